@@ -1,0 +1,76 @@
+//! The client library: it announces a job to all nodes, uploads to the chosen one, retries with the same id.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::id::{NodeId, RequestId};
+use crate::protocol::job::{Label, Operation, SealForm};
+
+/// One logical request.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// The same in every attempt.
+    pub id: RequestId,
+    /// The image file's bytes, as they are.
+    pub image: Bytes,
+    /// The file's name, kept inside the seal.
+    pub name: String,
+    /// What is to be done.
+    pub work: Work,
+}
+
+/// What is to be done, with what it needs.
+#[derive(Clone, Debug)]
+pub enum Work {
+    /// Seal in this form.
+    Seal(SealForm),
+    /// Label with these names and quota.
+    Label(Label),
+}
+
+impl Work {
+    /// The operation as it is announced.
+    pub const fn operation(&self) -> Operation {
+        match self {
+            Work::Seal(_) => Operation::Seal,
+            Work::Label(_) => Operation::Label,
+        }
+    }
+}
+
+/// Who chose the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PlacedBy {
+    /// The coordinator's placement.
+    Coordinator,
+    /// The client took the lowest load itself: no coordinator answered within 100 ms.
+    Client,
+}
+
+/// One attempt of a request, for the report.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// The node that was tried; none if no node answered the announcement.
+    pub node: Option<NodeId>,
+    /// Who chose it.
+    pub placed_by: PlacedBy,
+    /// How long the attempt took.
+    pub took: Duration,
+    /// Why it failed, if it did: `busy`, `timeout`, `connection`, `not_active`, `dropped`, `no_node`, ...
+    pub failure: Option<String>,
+}
+
+/// The one result of a request.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The finished PNG.
+    pub image: Bytes,
+    /// The node that did the job.
+    pub node: NodeId,
+    /// The node's own time from admission to answer.
+    pub job_time: Duration,
+    /// Every attempt, the successful one last.
+    pub attempts: Vec<Attempt>,
+}

@@ -1,0 +1,183 @@
+//! Names of things: nodes, members, requests, terms, log positions and loads.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A node as people name it: `2` in `cloud-node 2` and in `config/cluster.toml`. From 1 to 65,535.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct NodeId(pub u16);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+impl FromStr for NodeId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(0) | Err(_) => {
+                Err(format!("\"{text}\" is not a node id: use a number from 1 to 65535, as in cloud-node 1"))
+            }
+            Ok(number) => Ok(NodeId(number)),
+        }
+    }
+}
+
+/// One life of a data directory: drawn at random when the directory is made, so that a node whose disk was wiped is not
+/// taken for the voter it used to be.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Incarnation(pub u64);
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:016x}", self.0)
+    }
+}
+
+/// A member of the Raft group: the node together with the life of its disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct MemberId {
+    /// The node as people name it.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{}", self.node, self.incarnation)
+    }
+}
+
+/// A Raft term.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Term(pub u64);
+
+impl fmt::Display for Term {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}", self.0)
+    }
+}
+
+/// Where a log ends. Ordered as Raft compares logs: by the term of the last entry, then by its index.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Term of the last entry; 0 when the log is empty.
+    pub term: Term,
+    /// Number of entries ever appended: index of the last entry + 1; 0 when the log is empty.
+    pub length: u64,
+}
+
+impl fmt::Display for LogPosition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.term, self.length)
+    }
+}
+
+/// Load of a node, in hundredths of a job per worker: exactly what is printed, so that ranks compare what people see.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(from = "f64", into = "f64")]
+pub struct Load(u32);
+
+impl Load {
+    /// A load of `hundredths` / 100 jobs per worker.
+    pub const fn from_hundredths(hundredths: u32) -> Self {
+        Load(hundredths)
+    }
+
+    /// The load in hundredths of a job per worker.
+    pub const fn hundredths(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<f64> for Load {
+    /// Rounds to two decimals; what is not a number, and what is negative, counts as 0.
+    fn from(jobs_per_worker: f64) -> Self {
+        // A float-to-integer `as` saturates, so a NaN becomes 0 and infinity the largest load.
+        Load((jobs_per_worker * 100.0).round() as u32)
+    }
+}
+
+impl From<Load> for f64 {
+    fn from(load: Load) -> f64 {
+        f64::from(load.0) / 100.0
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}.{:02}", self.0 / 100, self.0 % 100)
+    }
+}
+
+/// One logical request of a client, the same in every attempt. Written as 32 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct RequestId(pub [u8; 16]);
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, formatter)
+    }
+}
+
+impl FromStr for RequestId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("\"{text}\" is not a request id: 32 hexadecimal digits are expected");
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return Err(wrong());
+        }
+        u128::from_str_radix(text, 16).map(|number| RequestId(number.to_be_bytes())).map_err(|_| wrong())
+    }
+}
+
+impl TryFrom<String> for RequestId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl From<RequestId> for String {
+    fn from(id: RequestId) -> String {
+        id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_is_what_is_printed() {
+        assert_eq!(Load::from(0.504).to_string(), "0.50");
+        assert_eq!(Load::from(f64::NAN), Load::from_hundredths(0));
+        assert_eq!(f64::from(Load::from_hundredths(1234)), 12.34);
+    }
+
+    #[test]
+    fn request_ids_round_trip_and_refuse_anything_else() {
+        let id = RequestId([7; 16]);
+        assert_eq!(id.to_string().parse(), Ok(id));
+        assert!("+7070707070707070707070707070707".parse::<RequestId>().is_err());
+        assert!("07".parse::<RequestId>().is_err());
+    }
+}

@@ -1,0 +1,84 @@
+//! The byte form of the node protocol: the only file that names bincode.
+//!
+//! Rules that every serialized type keeps: no recursive type, no `Vec` of a zero-sized type, at most [`LIMIT_BYTES`].
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+/// The most bytes that decoding may read or allocate: one node frame, 1 MiB.
+pub const LIMIT_BYTES: usize = 1 << 20;
+
+/// Why bytes and values did not turn into one another.
+#[derive(Debug, Error)]
+pub enum CodecError {
+    /// The value is too large for a frame.
+    #[error("the message takes {have} bytes, a node frame carries at most {LIMIT_BYTES}")]
+    TooLong {
+        /// Size of the encoded value in bytes.
+        have: usize,
+    },
+    /// The bytes are not such a value.
+    #[error("the bytes are not a valid message: {0}")]
+    Malformed(String),
+    /// There are bytes behind the value.
+    #[error("{extra} bytes follow the message")]
+    TrailingBytes {
+        /// How many bytes are left over.
+        extra: usize,
+    },
+}
+
+fn configuration() -> impl bincode::config::Config {
+    bincode::config::standard().with_limit::<LIMIT_BYTES>()
+}
+
+/// Encodes a value.
+///
+/// # Errors
+/// [`CodecError::TooLong`] past [`LIMIT_BYTES`].
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let bytes = bincode::serde::encode_to_vec(value, configuration())
+        .map_err(|error| CodecError::Malformed(error.to_string()))?;
+    if bytes.len() > LIMIT_BYTES { Err(CodecError::TooLong { have: bytes.len() }) } else { Ok(bytes) }
+}
+
+/// Decodes a value that fills `bytes` to the last one.
+///
+/// # Errors
+/// [`CodecError::TooLong`] before anything is read, [`CodecError::Malformed`], [`CodecError::TrailingBytes`].
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > LIMIT_BYTES {
+        return Err(CodecError::TooLong { have: bytes.len() });
+    }
+    let (value, read) = bincode::serde::decode_from_slice(bytes, configuration())
+        .map_err(|error| CodecError::Malformed(error.to_string()))?;
+    if read < bytes.len() { Err(CodecError::TrailingBytes { extra: bytes.len() - read }) } else { Ok(value) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostile_length_costs_an_error_and_no_memory() {
+        // A string that claims 64 GiB: marker 253 (a u64 follows), then the length.
+        let mut frame = vec![253];
+        frame.extend_from_slice(&(64u64 << 30).to_le_bytes());
+        assert!(matches!(decode::<String>(&frame), Err(CodecError::Malformed(_))));
+    }
+
+    #[test]
+    fn left_over_bytes_are_refused() {
+        let mut frame = encode(&7u32).unwrap();
+        frame.push(0);
+        assert!(matches!(decode::<u32>(&frame), Err(CodecError::TrailingBytes { extra: 1 })));
+    }
+
+    #[test]
+    fn a_message_longer_than_a_frame_is_refused_on_both_sides() {
+        let long = vec![1u8; LIMIT_BYTES + 1];
+        assert!(matches!(encode(&long), Err(CodecError::TooLong { .. })));
+        assert!(matches!(decode::<Vec<u8>>(&long), Err(CodecError::TooLong { .. })));
+    }
+}

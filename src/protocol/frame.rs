@@ -1,0 +1,1 @@
+//! Frames of the node protocol: a preamble once per connection, then length-capped frames.

@@ -1,0 +1,103 @@
+//! Refusals over HTTP: `application/problem+json` (RFC 9457), with a code that programs may rely on.
+
+use serde::{Deserialize, Serialize};
+
+/// What kind of refusal it is; each has one HTTP status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProblemCode {
+    /// The request is not of the route's form (400).
+    BadRequest,
+    /// Not an image, or a damaged one (422).
+    BadImage,
+    /// Over a limit of size (413).
+    TooLarge,
+    /// The picture cannot hold the data (422, with `need` and `have` in bytes).
+    CarrierTooSmall,
+    /// The node has as much work as it may hold; try again after `retry_after_ms` (503).
+    Busy,
+    /// The node is not Active (503).
+    NotActive,
+    /// The node has never learned the cluster id, so it cannot seal (503).
+    NoClusterId,
+    /// No such route, or nothing there (404).
+    NotFound,
+    /// The caller may not do this: a foreign `Host` or `Origin` (403).
+    Forbidden,
+    /// The job was dropped because the node failed meanwhile (503).
+    Dropped,
+    /// A fault of the node itself (500).
+    Internal,
+}
+
+impl ProblemCode {
+    /// The HTTP status that goes with the code.
+    pub const fn status(self) -> u16 {
+        match self {
+            ProblemCode::BadRequest => 400,
+            ProblemCode::Forbidden => 403,
+            ProblemCode::NotFound => 404,
+            ProblemCode::TooLarge => 413,
+            ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
+            ProblemCode::Internal => 500,
+            ProblemCode::Busy | ProblemCode::NotActive | ProblemCode::NoClusterId | ProblemCode::Dropped => 503,
+        }
+    }
+
+    /// Whether the same request may succeed at another node or at another time.
+    pub const fn is_worth_a_retry(self) -> bool {
+        matches!(
+            self,
+            ProblemCode::Busy
+                | ProblemCode::NotActive
+                | ProblemCode::NoClusterId
+                | ProblemCode::Dropped
+                | ProblemCode::Internal
+        )
+    }
+}
+
+/// The body of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// `about:blank#code`, as RFC 9457 has it.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// The code.
+    pub code: ProblemCode,
+    /// The HTTP status, repeated.
+    pub status: u16,
+    /// One line: what was wrong and what to do.
+    pub detail: String,
+    /// Bytes needed, where something did not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub need: Option<u64>,
+    /// Bytes available, where something did not fit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub have: Option<u64>,
+    /// How long to wait before the next attempt, in milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Problem {
+    /// A problem with a code and its one line.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        let name = serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned));
+        Problem {
+            kind: format!("about:blank#{}", name.unwrap_or_default()),
+            code,
+            status: code.status(),
+            detail: detail.into(),
+            need: None,
+            have: None,
+            retry_after_ms: None,
+        }
+    }
+}
+
+impl std::fmt::Display for Problem {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.detail)
+    }
+}

@@ -1,0 +1,129 @@
+//! What a node says of itself and of the others.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
+
+/// The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum NodeState {
+    /// Takes part in everything.
+    Active,
+    /// Ignores all communication (a simulated failure).
+    Failed,
+    /// Votes and appends, takes no jobs until its state is in sync.
+    Recovering,
+}
+
+impl fmt::Display for NodeState {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            NodeState::Active => "Active",
+            NodeState::Failed => "Failed",
+            NodeState::Recovering => "Recovering",
+        })
+    }
+}
+
+/// The part that a node plays in Raft.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RaftRole {
+    /// Confirmed by a majority in its term.
+    Leader,
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks for votes.
+    Candidate,
+    /// Gets the log, does not vote.
+    Learner,
+}
+
+impl fmt::Display for RaftRole {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            RaftRole::Leader => "leader",
+            RaftRole::Follower => "follower",
+            RaftRole::Candidate => "candidate",
+            RaftRole::Learner => "learner",
+        })
+    }
+}
+
+/// Who coordinates, since which term. A fact only when Raft has confirmed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Leadership {
+    /// The term in which a majority voted for the node.
+    pub term: Term,
+    /// The coordinator.
+    pub node: NodeId,
+}
+
+/// Answer of `GET /api/v1/status`: one node, by its own word.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// The node.
+    pub node: NodeId,
+    /// The life of its data directory.
+    pub incarnation: Incarnation,
+    /// Its HTTP address, `host:port`.
+    pub address: String,
+    /// Version of the program.
+    pub version: String,
+    /// Active, Failed or Recovering.
+    pub state: NodeState,
+    /// Its part in Raft.
+    pub role: RaftRole,
+    /// Its term.
+    pub term: Term,
+    /// The confirmed coordinator that it knows.
+    pub coordinator: Option<Leadership>,
+    /// Its load in jobs per worker.
+    pub load: Load,
+    /// Image workers.
+    pub workers: u32,
+    /// Jobs that wait for a worker.
+    pub queued: u32,
+    /// Jobs that a worker is doing.
+    pub running: u32,
+    /// Jobs done since the start.
+    pub jobs_done: u64,
+    /// Jobs refused as Busy since the start.
+    pub jobs_refused: u64,
+    /// Answers given from the cache of repeated request ids.
+    pub repeats_answered: u64,
+    /// Placements made as coordinator since the start.
+    pub placements: u64,
+    /// Entries of the log known to be committed (index of the last one + 1).
+    pub commit: u64,
+    /// Entries applied.
+    pub applied: u64,
+    /// Where its log ends.
+    pub last_log: LogPosition,
+    /// Milliseconds since the start.
+    pub uptime_ms: u64,
+    /// Processor time used since the start, in milliseconds.
+    pub cpu_ms: u64,
+    /// Resident memory in bytes, now.
+    pub memory_bytes: u64,
+    /// The cluster id in hexadecimal, once the node has learned it.
+    pub cluster_id: Option<String>,
+    /// The other nodes as this one sees them.
+    pub peers: Vec<PeerStatus>,
+}
+
+/// Another node, as one node sees it by its heartbeats.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// The other node.
+    pub node: NodeId,
+    /// What its last heartbeat said.
+    pub state: NodeState,
+    /// Its load by its last heartbeat.
+    pub load: Load,
+    /// Milliseconds since its last heartbeat, if there ever was one.
+    pub last_seen_ms: Option<u64>,
+}
