@@ -1,1 +1,9 @@
-//! Configuration.
+//! Files and secrets: who is in the cluster, with which numbers, and the cluster key.
+
+mod file;
+pub mod secrets;
+
+pub use file::{
+    ClusterConfig, ConfigError, ConfiguredNode, DEFAULT_CONFIG, ElectionNumbers, FailureNumbers, JobNumbers,
+    LimitNumbers, StrategyName,
+};

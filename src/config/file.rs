@@ -1,0 +1,386 @@
+//! `config/cluster.toml`: one table of defaults, unknown keys denied, relations checked once at the start.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::id::NodeId;
+
+/// Where the configuration is looked for when no file is named.
+pub const DEFAULT_CONFIG: &str = "config/cluster.toml";
+
+/// Why a configuration cannot be used.
+#[derive(Debug, Error)]
+pub enum ConfigError {
+    /// The named file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name an existing file with --config")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The file is not of the expected form; the text names line, column and key.
+    #[error("{path}: {reason}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// Line, column and key.
+        reason: String,
+    },
+    /// Values contradict one another.
+    #[error("the configuration cannot work: {0}")]
+    Contradiction(String),
+    /// A node that is not in the list.
+    #[error("node {node} is not in the configuration, which lists {known}; add it there or name another node")]
+    UnknownNode {
+        /// The node.
+        node: NodeId,
+        /// The configured ids.
+        known: String,
+    },
+}
+
+/// The whole configuration of a cluster; every key has a default.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClusterConfig {
+    /// Directory of the nodes' data and of the secrets.
+    pub data: PathBuf,
+    /// The nodes.
+    pub nodes: Vec<ConfiguredNode>,
+    /// Numbers of the election.
+    pub election: ElectionNumbers,
+    /// Numbers of the image jobs.
+    pub jobs: JobNumbers,
+    /// Numbers of the failure simulation.
+    pub failures: FailureNumbers,
+    /// Limits of what is accepted.
+    pub limits: LimitNumbers,
+}
+
+/// One node and its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConfiguredNode {
+    /// Its id, as in `cloud-node 1`.
+    pub id: NodeId,
+    /// Where it listens for people and programs.
+    pub http: SocketAddr,
+    /// Where it listens for other nodes; by default the HTTP port + 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<SocketAddr>,
+}
+
+impl ConfiguredNode {
+    /// Where it listens for other nodes.
+    pub fn peer_address(&self) -> SocketAddr {
+        self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(1000)))
+    }
+}
+
+/// Numbers of the election; their evidence stands in ARCHITECTURE.md.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ElectionNumbers {
+    /// `bully` or `raft`.
+    pub strategy: StrategyName,
+    /// Time between two heartbeats to each peer, in milliseconds.
+    pub heartbeat_ms: u64,
+    /// Silence after which a node is suspected, in milliseconds.
+    pub suspicion_ms: u64,
+    /// Time between two ticks of the cores, in milliseconds.
+    pub tick_ms: u64,
+    /// Time between two Raft heartbeats, in milliseconds.
+    pub raft_heartbeat_ms: u64,
+    /// Shortest native election timeout of Raft, in milliseconds.
+    pub raft_election_min_ms: u64,
+    /// Longest native election timeout of Raft, and the voters' lease, in milliseconds.
+    pub raft_election_max_ms: u64,
+    /// How long the caller of a round waits for answers, in milliseconds.
+    pub round_timeout_ms: u64,
+    /// How long a nominee may take to win before it is passed over, in milliseconds.
+    pub nominee_timeout_ms: u64,
+    /// Least time between two campaigns of one node in one vacancy, in milliseconds.
+    pub back_off_ms: u64,
+    /// Without a confirmed leader for this long, Raft's native elections go on, in milliseconds.
+    pub dead_man_ms: u64,
+}
+
+/// The name of an election strategy in the file and on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum StrategyName {
+    /// Load-based Bully nominates, Raft confirms.
+    #[default]
+    Bully,
+    /// Raft's own randomised timeouts.
+    Raft,
+}
+
+/// Numbers of the image jobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct JobNumbers {
+    /// Image workers; 0 means one per core.
+    pub workers: u32,
+    /// Jobs that may wait per worker; beyond that the node answers Busy.
+    pub waiting_per_worker: u32,
+    /// Every job is made to last at least this long, in milliseconds; 0 for real work only.
+    pub simulated_delay_ms: u64,
+    /// Load added to the node's own, in jobs per worker: simulated I/O.
+    pub simulated_load: f64,
+    /// Answers kept for repeated request ids, in mebibytes.
+    pub repeats_mib: u64,
+    /// A picture file of your own in place of the Access Denied banner.
+    pub cover: Option<PathBuf>,
+}
+
+/// Numbers of the failure simulation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FailureNumbers {
+    /// Whether nodes fail at random.
+    pub random: bool,
+    /// Time between two throws of the dice, in seconds.
+    pub every_s: f64,
+    /// Probability of a failure at each throw.
+    pub probability: f64,
+    /// Shortest failure, in seconds.
+    pub min_s: f64,
+    /// Longest failure, in seconds.
+    pub max_s: f64,
+}
+
+/// Limits of what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitNumbers {
+    /// Largest original, in mebibytes.
+    pub original_mib: u64,
+    /// Largest sealed file, in mebibytes.
+    pub sealed_mib: u64,
+    /// Most pixels of an image, in millions.
+    pub megapixels: u64,
+    /// Longest side of an image, in pixels.
+    pub side: u32,
+    /// Memory for decoding at any time, in mebibytes.
+    pub decode_memory_mib: u64,
+    /// Memory for images that are being received, wait or are being sent, in mebibytes.
+    pub transfer_memory_mib: u64,
+}
+
+impl Default for ClusterConfig {
+    fn default() -> Self {
+        let node = |id: u16| ConfiguredNode {
+            id: NodeId(id),
+            http: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8000 + id),
+            peer: None,
+        };
+        ClusterConfig {
+            data: PathBuf::from("data"),
+            nodes: (1..=3).map(node).collect(),
+            election: ElectionNumbers::default(),
+            jobs: JobNumbers::default(),
+            failures: FailureNumbers::default(),
+            limits: LimitNumbers::default(),
+        }
+    }
+}
+
+impl Default for ElectionNumbers {
+    fn default() -> Self {
+        ElectionNumbers {
+            strategy: StrategyName::Bully,
+            heartbeat_ms: 20,
+            suspicion_ms: 150,
+            tick_ms: 5,
+            raft_heartbeat_ms: 50,
+            raft_election_min_ms: 200,
+            raft_election_max_ms: 300,
+            round_timeout_ms: 60,
+            nominee_timeout_ms: 150,
+            back_off_ms: 20,
+            dead_man_ms: 3000,
+        }
+    }
+}
+
+impl Default for JobNumbers {
+    fn default() -> Self {
+        JobNumbers {
+            workers: 0,
+            waiting_per_worker: 32,
+            simulated_delay_ms: 0,
+            simulated_load: 0.0,
+            repeats_mib: 64,
+            cover: None,
+        }
+    }
+}
+
+impl Default for FailureNumbers {
+    fn default() -> Self {
+        FailureNumbers { random: false, every_s: 30.0, probability: 0.2, min_s: 10.0, max_s: 20.0 }
+    }
+}
+
+impl Default for LimitNumbers {
+    fn default() -> Self {
+        LimitNumbers {
+            original_mib: 64,
+            sealed_mib: 160,
+            megapixels: 100,
+            side: 16_384,
+            decode_memory_mib: 512,
+            transfer_memory_mib: 512,
+        }
+    }
+}
+
+impl ClusterConfig {
+    /// Reads the named file; without a name, [`DEFAULT_CONFIG`] where it exists, else the defaults.
+    ///
+    /// # Errors
+    /// A named file that is missing, an unknown key, or values that contradict one another.
+    pub fn load(named: Option<&Path>) -> Result<ClusterConfig, ConfigError> {
+        let default = Path::new(DEFAULT_CONFIG);
+        let path = match named {
+            Some(path) => path,
+            None if default.exists() => default,
+            None => return Ok(ClusterConfig::default()),
+        };
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let config: ClusterConfig = toml::from_str(&text)
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), reason: one_line(&text, &error) })?;
+        config.validate()?;
+        Ok(config)
+    }
+
+    /// Checks the relations between the values.
+    ///
+    /// # Errors
+    /// [`ConfigError::Contradiction`] with the values that clash.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        let wrong = |text: String| Err(ConfigError::Contradiction(text));
+        if self.nodes.is_empty() {
+            return wrong("it lists no node; add [[nodes]] with id and http".into());
+        }
+        let mut ids = BTreeSet::new();
+        let mut addresses = BTreeSet::new();
+        for node in &self.nodes {
+            if node.id.0 == 0 || !ids.insert(node.id) {
+                return wrong(format!("node id {} is 0 or stands twice; ids are different numbers from 1", node.id));
+            }
+            for address in [node.http, node.peer_address()] {
+                if !addresses.insert(address) {
+                    return wrong(format!("address {address} of node {} is taken by another port or node", node.id));
+                }
+            }
+        }
+        let election = &self.election;
+        if election.heartbeat_ms == 0 || election.tick_ms == 0 || election.suspicion_ms < 3 * election.heartbeat_ms {
+            return wrong(format!(
+                "suspicion_ms {} must be at least three times heartbeat_ms {}, and tick_ms {} at least 1",
+                election.suspicion_ms, election.heartbeat_ms, election.tick_ms
+            ));
+        }
+        if election.raft_heartbeat_ms * 3 > election.raft_election_min_ms
+            || election.raft_election_min_ms >= election.raft_election_max_ms
+        {
+            return wrong(format!(
+                "raft_heartbeat_ms {} must be at most a third of raft_election_min_ms {}, and that less than \
+                 raft_election_max_ms {}",
+                election.raft_heartbeat_ms, election.raft_election_min_ms, election.raft_election_max_ms
+            ));
+        }
+        let failures = &self.failures;
+        if !(0.0..=1.0).contains(&failures.probability)
+            || !(failures.every_s > 0.0 && failures.min_s > 0.0 && failures.max_s >= failures.min_s)
+            || failures.max_s > 600.0
+        {
+            return wrong("[failures] needs 0 ≤ probability ≤ 1, every_s > 0 and 0 < min_s ≤ max_s ≤ 600".into());
+        }
+        if !self.jobs.simulated_load.is_finite() || self.jobs.simulated_load < 0.0 {
+            return wrong("jobs.simulated_load must be a number of 0 or more".into());
+        }
+        Ok(())
+    }
+
+    /// The entry of one node.
+    ///
+    /// # Errors
+    /// [`ConfigError::UnknownNode`].
+    pub fn node(&self, id: NodeId) -> Result<&ConfiguredNode, ConfigError> {
+        self.nodes.iter().find(|node| node.id == id).ok_or_else(|| ConfigError::UnknownNode {
+            node: id,
+            known: self.nodes.iter().map(|node| node.id.to_string()).collect::<Vec<_>>().join(", "),
+        })
+    }
+
+    /// Where the secrets of this machine's nodes lie.
+    pub fn secrets_directory(&self) -> PathBuf {
+        self.data.join("cluster")
+    }
+
+    /// Where a node keeps its log and snapshots.
+    pub fn node_directory(&self, id: NodeId) -> PathBuf {
+        self.data.join(format!("node-{id}"))
+    }
+}
+
+/// The parser's many-line message as one line: position, reason.
+fn one_line(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+    format!("line {line}: {}", error.message().replace('\n', " "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<ClusterConfig, ConfigError> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.toml");
+        std::fs::write(&path, text).unwrap();
+        ClusterConfig::load(Some(&path))
+    }
+
+    #[test]
+    fn an_empty_file_is_the_documented_cluster() {
+        let config = parse("").unwrap();
+        assert_eq!(config, ClusterConfig::default());
+        assert_eq!(config.node(NodeId(2)).unwrap().http.to_string(), "127.0.0.1:8002");
+        assert_eq!(config.node(NodeId(2)).unwrap().peer_address().to_string(), "127.0.0.1:9002");
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let error = parse("\n[election]\nheartbeet_ms = 3\n").unwrap_err().to_string();
+        assert!(error.contains("line 3") && error.contains("heartbeet_ms"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_named_file_is_an_error_that_names_it() {
+        let error = ClusterConfig::load(Some(Path::new("no/such.toml"))).unwrap_err().to_string();
+        assert!(error.contains("no/such.toml") && error.contains("--config"), "{error}");
+    }
+
+    #[test]
+    fn clashing_values_are_refused_with_both() {
+        let error = parse("[election]\nsuspicion_ms = 30\n").unwrap_err().to_string();
+        assert!(error.contains("30") && error.contains("20"), "{error}");
+        let twice = "[[nodes]]\nid = 1\nhttp = \"127.0.0.1:1\"\n[[nodes]]\nid = 1\nhttp = \"127.0.0.1:2\"\n";
+        assert!(parse(twice).unwrap_err().to_string().contains("stands twice"));
+    }
+
+    #[test]
+    fn an_unknown_node_is_told_which_there_are() {
+        let error = ClusterConfig::default().node(NodeId(9)).unwrap_err().to_string();
+        assert!(error.contains("1, 2, 3"), "{error}");
+    }
+}
