@@ -269,7 +269,7 @@ async fn heartbeats(
         links.heartbeat(Heartbeat {
             member: shared.member,
             sequence,
-            state: view.election_state,
+            state: view.state,
             load,
             pressure,
             workers,
