@@ -23,7 +23,7 @@ use super::shared::Shared;
 use super::worker::{self, Tools};
 use crate::config::secrets::open_or_create_cluster_key;
 use crate::config::{ClusterConfig, LimitNumbers, StrategyName};
-use crate::core::election::{Election, Strategy};
+use crate::core::election::{Election, FirstStart, Strategy};
 use crate::core::liveness::Liveness;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
 use crate::http;
@@ -31,9 +31,9 @@ use crate::id::{MemberId, NodeId};
 use crate::image::{ClusterKey, Cover, Limits};
 use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
-use crate::raft::{RaftNode, RaftSettings, RaftTransport};
+use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
-use crate::transport::{Gate, LinkSettings, Links};
+use crate::transport::{CallError, Gate, LinkSettings, Links};
 
 const MIB: u64 = 1 << 20;
 
@@ -154,7 +154,7 @@ async fn serve(
             log::info!("node {id}: {why}, stopping");
             Ok(())
         }
-        fault = raft.fault() => Err(NodeError::System(fault)),
+        fault = fault_of(&raft) => Err(fault.into()),
     };
     // Peers must see at once that the node is gone.
     listening.abort();
@@ -163,6 +163,15 @@ async fn serve(
     let _ = serving.await;
     raft.shutdown().await;
     outcome
+}
+
+/// Resolves when Raft has stopped by itself, for example because the disk does not sync.
+async fn fault_of(raft: &RaftNode) -> RaftError {
+    let mut failure = raft.failure();
+    match failure.wait_for(Option::is_some).await {
+        Ok(fault) => fault.clone().expect("the wait ends when there is one"),
+        Err(_) => std::future::pending().await,
+    }
 }
 
 fn cores() -> u32 {
@@ -184,19 +193,20 @@ fn desk(config: &ClusterConfig, workers: u32, tools: &Arc<Tools>) -> Desk {
 
 fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings {
     let numbers = &options.config.election;
+    let nodes = options.config.nodes.iter().map(|node| node.id).collect();
     election::Settings {
-        me,
-        nodes: options.config.nodes.iter().map(|node| node.id).collect(),
         strategy: match numbers.strategy {
             StrategyName::Bully => Strategy::Bully,
             StrategyName::Raft => Strategy::Raft,
         },
-        bootstrap: options.bootstrap,
+        first_start: if options.bootstrap { FirstStart::Majority } else { FirstStart::Everybody },
         round_timeout: Duration::from_millis(numbers.round_timeout_ms),
         nominee_timeout: Duration::from_millis(numbers.nominee_timeout_ms),
         lease: Duration::from_millis(numbers.raft_election_max_ms),
         back_off: Duration::from_millis(numbers.back_off_ms),
         dead_man: Duration::from_millis(numbers.dead_man_ms),
+        hand_over: Duration::from_millis(2 * numbers.raft_election_min_ms),
+        ..election::Settings::new(me, nodes)
     }
 }
 
@@ -224,12 +234,11 @@ fn failure_settings(config: &ClusterConfig) -> failure::Settings {
 fn raft_settings(config: &ClusterConfig, member: MemberId, directory: &DataDir) -> RaftSettings {
     let numbers = &config.election;
     RaftSettings {
-        member,
-        directory: directory.raft(),
         heartbeat: Duration::from_millis(numbers.raft_heartbeat_ms),
         election_min: Duration::from_millis(numbers.raft_election_min_ms),
         election_max: Duration::from_millis(numbers.raft_election_max_ms),
         native_elections: numbers.strategy == StrategyName::Raft,
+        ..RaftSettings::new(member, directory.raft())
     }
 }
 
@@ -239,13 +248,19 @@ struct Carrier(Links);
 impl RaftTransport for Carrier {
     fn call(
         &self,
-        to: NodeId,
+        to: MemberId,
         lane: Lane,
         request: Vec<u8>,
         limit: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, String>> {
+    ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
         let links = self.0.clone();
-        async move { links.raft(to, lane, request, limit).await.map_err(|error| error.to_string()) }.boxed()
+        async move {
+            links.raft(to.node, lane, request, limit).await.map_err(|error| match error {
+                CallError::Timeout(_) => TransportError::Timeout,
+                other => TransportError::Unreachable(other.to_string()),
+            })
+        }
+        .boxed()
     }
 }
 

@@ -9,7 +9,6 @@ use super::{ElectionInput, LivenessInput, Node, SyncAnswered, record};
 use crate::core::{election, failure, liveness, placement, recovery};
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
-use crate::protocol::status::Leadership;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
@@ -34,10 +33,9 @@ impl Node {
             Effect::Probe { round, node } => {
                 self.liveness(now, liveness::Input::FindingWanted { round, node }, context);
             }
-            Effect::Campaign { campaign, vacancy, members } => {
+            Effect::Campaign { campaign, term, vacancy, members } => {
                 let (raft, node) = (self.parts.raft.clone(), context.address());
-                let term = Leadership::term_of(vacancy);
-                log::info!("node {}: campaigns ({campaign}) in the vacancy after term {term}", self.me());
+                log::info!("node {}: campaigns ({campaign}) from term {term}", self.me());
                 tokio::spawn(async move {
                     let asked = match campaign {
                         Campaign::Initialise => raft.initialise(members).await,
@@ -49,8 +47,9 @@ impl Node {
                     }
                 });
             }
-            Effect::HandOver { to } => {
-                let (raft, node, term) = (self.parts.raft.clone(), context.address(), self.raft_view.term);
+            Effect::HandOver { to, term } => {
+                log::info!("node {}: hands over to node {}, less loaded and caught up", self.me(), to.node);
+                let (raft, node) = (self.parts.raft.clone(), context.address());
                 tokio::spawn(async move {
                     if let Err(error) = raft.hand_over(to).await {
                         let refused = election::Input::CampaignRefused { term, why: error.to_string() };
@@ -58,7 +57,11 @@ impl Node {
                     }
                 });
             }
-            Effect::NativeElections(on) => self.parts.raft.set_native_elections(on),
+            Effect::NativeElections(native) => {
+                let on = native == election::NativeElections::On;
+                log::info!("node {}: Raft's native elections are {}", self.me(), if on { "on" } else { "off" });
+                self.parts.raft.set_native_elections(on);
+            }
             Effect::CoordinatorConfirmed(coordinator) => {
                 let line = format!("node {} coordinates in term {}", coordinator.node, coordinator.term);
                 record(&shared, Level::Info, &line, EventKind::CoordinatorKnown { coordinator });
