@@ -1,1 +1,4 @@
 //! Node.
+
+pub mod data_dir;
+pub mod listener;
