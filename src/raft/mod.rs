@@ -119,7 +119,10 @@ impl RaftNode {
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
         let group = Group::start(&settings, transport, log_store, machine).await?;
 
-        let (view_sender, views) = watch::channel(RaftView::default());
+        // The library has published what it read from disk when it answers this. An empty view would be taken for a first start.
+        let answer = group.raft().with_raft_state(|_| ()).await;
+        answer.map_err(|fatal| group.stopped(&fatal))?;
+        let (view_sender, views) = watch::channel(current_view(&group));
         let (failure_sender, failure) = watch::channel(None);
         tokio::spawn(watch_metrics(group.clone(), view_sender, failure_sender));
         Ok(RaftNode { group, views, failure })
@@ -218,20 +221,20 @@ fn storage_error(node: MemberId, what: &'static str, path: &Path, error: &io::Er
     }
 }
 
+/// The view of now. The library's values are cloned at once: while they are borrowed, Raft waits.
+fn current_view(group: &Group<Tokio>) -> RaftView {
+    let term = group.raft().metrics().borrow_watched().current_term;
+    let data = group.raft().data_metrics().borrow_watched().clone();
+    let server = group.raft().server_metrics().borrow_watched().clone();
+    view::translate(group, term, &data, &server)
+}
+
 /// Publishes a view at every change; ends when Raft has ended.
 async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, failure: watch::Sender<Option<RaftError>>) {
     let mut metrics = group.raft().metrics();
-    let data = group.raft().data_metrics();
-    let server = group.raft().server_metrics();
     loop {
-        // The borrowed values hold a lock that Raft needs: they are cloned at once, never held.
-        let (term, running) = {
-            let metrics = metrics.borrow_watched();
-            (metrics.current_term, metrics.running_state.clone())
-        };
-        let data_now = data.borrow_watched().clone();
-        let server_now = server.borrow_watched().clone();
-        let view = view::translate(&group, term, &data_now, &server_now);
+        let running = metrics.borrow_watched().running_state.clone();
+        let view = current_view(&group);
         views.send_if_modified(|old| {
             let changed = *old != view;
             *old = view;
