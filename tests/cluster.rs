@@ -20,7 +20,7 @@ async fn seals(cluster: &TestCluster, id: u16) {
     let body = response.bytes().await.unwrap();
     assert!(status.is_success(), "{status}: {}", String::from_utf8_lossy(&body));
     let key = read_cluster_key(&cluster.directory().join("data/cluster/cluster.key")).unwrap();
-    let opened = image::unseal(&body, &ClusterKey(key.0), &Limits::default()).unwrap();
+    let opened = image::unseal(&body, &ClusterKey::new(key.0), &Limits::default()).unwrap();
     assert!(opened.original == original && opened.name == "p.png");
 }
 

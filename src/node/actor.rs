@@ -255,9 +255,9 @@ impl Handler<RaftChanged> for Node {
     fn handle(&mut self, RaftChanged(view): RaftChanged, context: &mut Self::Context) {
         let now = time::now();
         if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id()) {
-            log::info!("node {}: the cluster id is {}", self.me(), hexadecimal(&id.0));
+            log::info!("node {}: the cluster id is {}", self.me(), hexadecimal(&id));
             // Set once; a second value cannot come, since the ledger names itself once.
-            let _ = self.parts.tools.cluster_id.set(crate::image::ClusterId(id.0));
+            let _ = self.parts.tools.cluster_id.set(crate::image::ClusterId(id));
         }
         self.raft_view = view.clone();
         let leads = view.leader == Some(self.me());

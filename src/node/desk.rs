@@ -1,7 +1,6 @@
 //! The desk where jobs are taken: the admission core behind a lock, the workers, the answers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use actix::Addr;
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use super::worker::{Order, Worker};
 use crate::core::jobs::{Admission, Busy, Counters, Jobs, Phase, Settings};
 use crate::http::{Done, JobOrder, Reservation};
 use crate::id::{Load, RequestId};
-use crate::image::{ImageError, Limits};
+use crate::image::Limits;
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::time::{self, Moment};
 
@@ -73,7 +72,7 @@ impl Desk {
         let decoded = match order.work {
             crate::http::Work::Seal { .. } => 0,
             crate::http::Work::Label { .. } => {
-                crate::image::decoded_bytes(&image, &self.limits).map_err(|error| problem(&error))?
+                crate::image::decoded_bytes(&image, &self.limits).map_err(|error| error.problem())?
             }
         };
         if decoded > self.decode_bytes {
@@ -147,20 +146,3 @@ fn refusal(busy: Busy) -> Problem {
     let detail = format!("busy: the bound on {} is reached; try again in {milliseconds} ms, or at another node", busy.bound);
     Problem { retry_after_ms: Some(milliseconds), ..Problem::new(ProblemCode::Busy, detail) }
 }
-
-/// An image error as a refusal.
-pub fn problem(error: &ImageError) -> Problem {
-    let code = match error {
-        ImageError::CarrierTooSmall { .. } => ProblemCode::CarrierTooSmall,
-        ImageError::TooLarge { .. } | ImageError::TooManyPixels { .. } => ProblemCode::TooLarge,
-        _ => ProblemCode::BadImage,
-    };
-    let mut problem = Problem::new(code, error.to_string());
-    if let ImageError::CarrierTooSmall { need_bytes, have_bytes } = error {
-        (problem.need, problem.have) = (Some(*need_bytes), Some(*have_bytes));
-    }
-    problem
-}
-
-/// How long a job may be made to last by the simulated delay.
-pub const LONGEST_DELAY: Duration = Duration::from_secs(10);

@@ -16,7 +16,7 @@ pub struct Usage {
 /// Reads what this process has used until now.
 pub fn usage() -> Usage {
     let pid = Pid::from_u32(std::process::id());
-    let mut system = System::new();
+    let Ok(mut system) = System::new() else { return Usage::default() };
     let kind = ProcessRefreshKind::nothing().with_cpu().with_memory();
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[pid]), false, kind);
     system.process(pid).map_or_else(Usage::default, |process| Usage {

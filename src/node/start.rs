@@ -47,7 +47,7 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let peer_socket = bind(configured.peer_address(), "nodes.peer", "--peer-listen")?;
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
     let key = open_or_create_cluster_key(&options.config.secrets_directory())?;
-    let tools = Arc::new(tools(&options.config, ClusterKey(key.0))?);
+    let tools = Arc::new(tools(&options.config, ClusterKey::new(key.0))?);
 
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
@@ -313,7 +313,13 @@ async fn told_to_stop(exit_with_parent: bool) -> &'static str {
         if !exit_with_parent {
             std::future::pending::<()>().await;
         }
-        let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut tokio::io::sink()).await;
+        let (ended, end) = tokio::sync::oneshot::channel();
+        // A thread of its own: a read of standard input cannot be cancelled.
+        std::thread::spawn(move || {
+            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+            let _ = ended.send(());
+        });
+        let _ = end.await;
     };
     tokio::select! {
         _ = interrupt => "interrupted",

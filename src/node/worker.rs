@@ -9,7 +9,7 @@ use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::desk::{Ticket, problem};
+use super::desk::Ticket;
 use crate::http::{Done, Work};
 use crate::image::{self, ClusterId, ClusterKey, Cover, ImageError, Limits, Scratch, SealKeys};
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -91,7 +91,7 @@ impl Handler<Order> for Worker {
 impl Worker {
     fn perform(&mut self, work: &Work, file: &[u8]) -> Result<Vec<u8>, Problem> {
         let tools = &self.tools;
-        let image_error = |error: ImageError| problem(&error);
+        let image_error = |error: ImageError| error.problem();
         match work {
             Work::Label { label, form } => {
                 image::label(file, label, *form, &tools.limits, &mut self.scratch).map_err(image_error)

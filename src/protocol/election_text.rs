@@ -13,6 +13,7 @@ impl fmt::Display for Cause {
             Cause::Silence => "no heartbeat",
             Cause::RaftSilence => "heartbeats, but nothing from its Raft",
             Cause::NoCoordinator => "nobody knows a coordinator",
+            Cause::HandOver => "the coordinator handed over",
         })
     }
 }
