@@ -55,6 +55,8 @@ pub enum Input {
     },
     /// A peer reported: its load is kept for elections that Raft held by itself, and its coordinator is learned.
     Heartbeat(Heartbeat),
+    /// A `StateSync` answered: this is the coordinator that the cluster has confirmed.
+    Learned(Leadership),
     /// The answer to [`Effect::Probe`].
     Probed {
         /// The round it was asked for.

@@ -175,12 +175,13 @@ impl Election {
                 self.renew_quick_retries();
             }
             Input::Heartbeat(heartbeat) if self.takes_part() => self.heard(heartbeat),
+            Input::Learned(leadership) if self.takes_part() => self.learn(leadership),
             Input::Probed { round, node, finding } if self.takes_part() => {
                 self.probed(now, round, node, finding, effects);
             }
             Input::Received { from, message } if self.takes_part() => self.receive(now, from, message, effects),
             Input::CampaignRefused { term, why } => self.refused(now, term, why, effects),
-            Input::Heartbeat(_) | Input::Probed { .. } | Input::Received { .. } => {}
+            Input::Heartbeat(_) | Input::Learned(_) | Input::Probed { .. } | Input::Received { .. } => {}
         }
     }
 
