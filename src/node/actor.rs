@@ -15,12 +15,12 @@ use crate::core::election::{self, Election, RaftView};
 use crate::core::liveness::{self, Liveness};
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
-use crate::protocol::election::{ElectionMessage, Heartbeat};
+use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
 use crate::protocol::event::EventKind;
 use crate::protocol::job::{Announcement, EncryptionResponse};
 use crate::protocol::status::{NodeState, NodeStatus, PeerStatus, RaftRole};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
-use crate::raft::RaftNode;
+use crate::raft::{Command, RaftNode};
 use crate::time::{self, Moment};
 use crate::transport::{Gate, Links};
 
@@ -68,13 +68,22 @@ pub struct Node {
     raft_view: RaftView,
     heard: BTreeMap<NodeId, (Heartbeat, Moment)>,
     placements: u64,
+    /// An election that this node won, until the ledger takes entries of its term.
+    unrecorded: Option<ElectionResult>,
     started: Moment,
 }
 
 impl Node {
     /// A node from its parts, not yet started.
     pub fn new(parts: Parts) -> Self {
-        Node { parts, raft_view: RaftView::default(), heard: BTreeMap::new(), placements: 0, started: time::now() }
+        Node {
+            parts,
+            raft_view: RaftView::default(),
+            heard: BTreeMap::new(),
+            placements: 0,
+            unrecorded: None,
+            started: time::now(),
+        }
     }
 
     fn me(&self) -> NodeId {
@@ -138,6 +147,15 @@ impl Node {
         for effect in self.parts.failures.step(now, input) {
             self.perform_failure(now, effect, context);
         }
+    }
+
+    fn record_election(&self, result: ElectionResult) {
+        let (raft, me) = (self.parts.raft.clone(), self.me());
+        tokio::spawn(async move {
+            if let Err(error) = raft.propose(Command::RecordElection(result)).await {
+                log::warn!("node {me}: the election is not recorded in the ledger: {error}");
+            }
+        });
     }
 
     fn publish(&self) {
@@ -261,12 +279,13 @@ impl Handler<RaftChanged> for Node {
         }
         self.raft_view = view.clone();
         let leads = view.leader == Some(self.me());
-        let applied = recovery::Input::Applied {
-            applied: view.applied,
-            own_term: leads && view.last_log.term == view.term && view.applied >= view.last_log.length,
-        };
+        let own_term = leads && view.last_log.term == view.term && view.applied >= view.last_log.length;
+        let applied = recovery::Input::Applied { applied: view.applied, own_term };
         self.election(now, election::Input::Raft(view), context);
         self.recovery(now, applied, context);
+        if own_term && let Some(result) = self.unrecorded.take() {
+            self.record_election(result);
+        }
     }
 }
 
@@ -340,7 +359,12 @@ impl Handler<SyncAsked> for Node {
 
     fn handle(&mut self, SyncAsked(request): SyncAsked, _context: &mut Self::Context) -> Self::Result {
         let active = self.parts.recovery.state_for_elections() == NodeState::Active;
-        log::debug!("node {}: node {} asks for the state (it has applied {})", self.me(), request.node, request.applied);
+        log::debug!(
+            "node {}: node {} asks for the state (it has applied {})",
+            self.me(),
+            request.node,
+            request.applied
+        );
         actix::MessageResult(StateSyncResponse {
             node: self.me(),
             active,
@@ -366,7 +390,11 @@ impl Handler<Announced> for Node {
             let request_id = request.request_id;
             let placement = if leads { self.place(now) } else { None };
             if let Some(node) = placement {
-                log::debug!("node {me}: places {} {request_id} ({} bytes) on node {node}", request.operation, request.size_bytes);
+                log::debug!(
+                    "node {me}: places {} {request_id} ({} bytes) on node {node}",
+                    request.operation,
+                    request.size_bytes
+                );
             }
             answers.push(EncryptionResponse { request_id, node: me, state, load, coordinator, placement });
         }

@@ -101,8 +101,7 @@ async fn serve(
     let gate = Gate::default();
     let peers: BTreeMap<NodeId, SocketAddr> =
         config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
-    let link_settings =
-        LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
+    let link_settings = LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
     let links = Links::open(&link_settings, gate.clone());
     let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
 
@@ -139,10 +138,8 @@ async fn serve(
     let beat = Duration::from_millis(config.election.heartbeat_ms);
     let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links, raft.clone()));
 
-    let limits = http::Limits {
-        original_bytes: config.limits.original_mib * MIB,
-        upload_time: Duration::from_secs(60),
-    };
+    let limits =
+        http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let counter = Counter { node, desk, shared, limits, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
@@ -265,14 +262,7 @@ impl RaftTransport for Carrier {
 }
 
 /// Sends a heartbeat to every peer, on a schedule of its own that the actor cannot delay.
-async fn heartbeats(
-    every: Duration,
-    workers: u32,
-    shared: Arc<Shared>,
-    desk: Desk,
-    links: Links,
-    raft: RaftNode,
-) {
+async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: Desk, links: Links, raft: RaftNode) {
     let views = raft.views();
     let mut interval = tokio::time::interval(every);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

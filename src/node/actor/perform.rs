@@ -10,7 +10,6 @@ use crate::core::{election, failure, liveness, placement, recovery};
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
 use crate::protocol::sync::StateSync;
-use crate::raft::Command;
 use crate::time::Moment;
 use crate::transport::{ProbeOutcome, probe};
 
@@ -73,17 +72,11 @@ impl Node {
             Effect::Decided(result) => {
                 println!("{result}");
                 record(&shared, Level::Info, "won the election", EventKind::Elected(result.clone()));
-                let raft = self.parts.raft.clone();
-                let me = self.me();
-                tokio::spawn(async move {
-                    if let Err(error) = raft.propose(Command::RecordElection(result)).await {
-                        log::warn!("node {me}: the election is not recorded in the ledger: {error}");
-                    }
-                });
+                self.unrecorded = Some(result);
             }
             Effect::Refused { term, why } => {
                 let line = format!("Raft did not confirm the nomination after term {term}: {why}");
-                record(&shared, Level::Warn, &line, EventKind::Refused { term, why });
+                record(&shared, Level::Warn, &line, EventKind::Refused { campaign_term: term, why });
             }
             Effect::Alarm(text) => record(&shared, Level::Error, &text.clone(), EventKind::Alarm { text }),
             Effect::Waiting { missing } => {
@@ -123,7 +116,12 @@ impl Node {
                 match self.parts.election.coordinator() {
                     Some(coordinator) if coordinator.node == node => {
                         let line = format!("suspects the coordinator, node {node}: {cause}");
-                        record(&shared, Level::Warn, &line, EventKind::Suspected { coordinator, why: cause.to_string() });
+                        record(
+                            &shared,
+                            Level::Warn,
+                            &line,
+                            EventKind::Suspected { coordinator, why: cause.to_string() },
+                        );
                     }
                     _ => log::warn!("node {}: suspects node {node}: {cause}", self.me()),
                 }
