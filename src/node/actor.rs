@@ -66,6 +66,7 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     raft_view: RaftView,
+    last_append: Option<Moment>,
     heard: BTreeMap<NodeId, (Heartbeat, Moment)>,
     placements: u64,
     /// An election that this node won, until the ledger takes entries of its term.
@@ -79,6 +80,7 @@ impl Node {
         Node {
             parts,
             raft_view: RaftView::default(),
+            last_append: None,
             heard: BTreeMap::new(),
             placements: 0,
             unrecorded: None,
@@ -107,10 +109,13 @@ impl Node {
             jobs_accepted: counters.accepted,
         };
         self.parts.placement.step(now, report);
-        if let Some(appended) = self.parts.raft.last_append() {
-            self.liveness(now, liveness::Input::RaftAppended { at: appended }, context);
+        if !self.failed() {
+            let appended = self.parts.raft.last_append();
+            if std::mem::replace(&mut self.last_append, appended) != appended {
+                self.liveness(now, liveness::Input::Appended, context);
+            }
+            self.liveness(now, liveness::Input::Tick, context);
         }
-        self.liveness(now, liveness::Input::Tick, context);
         let state = self.parts.recovery.state_for_elections();
         self.election(now, election::Input::Own { load, state }, context);
         self.election(now, election::Input::Tick, context);
@@ -281,6 +286,8 @@ impl Handler<RaftChanged> for Node {
         let leads = view.leader == Some(self.me());
         let own_term = leads && view.last_log.term == view.term && view.applied >= view.last_log.length;
         let applied = recovery::Input::Applied { applied: view.applied, own_term };
+        let followed = view.leader.filter(|leader| *leader != self.me());
+        self.liveness(now, liveness::Input::Follows { leader: followed }, context);
         self.election(now, election::Input::Raft(view), context);
         self.recovery(now, applied, context);
         if own_term && let Some(result) = self.unrecorded.take() {
@@ -315,7 +322,9 @@ impl Handler<PeerClosed> for Node {
     type Result = ();
 
     fn handle(&mut self, PeerClosed(member): PeerClosed, context: &mut Self::Context) {
-        self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
+        if !self.failed() {
+            self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
+        }
     }
 }
 

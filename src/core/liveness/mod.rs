@@ -73,6 +73,8 @@ pub enum Input {
         /// What came of it.
         outcome: ProbeOutcome,
     },
+    /// This node was deaf until now (a simulated failure): the silence before this moment says nothing about the others.
+    Resumed,
     /// The election wants to know, for a round, whether that node is gone.
     Asked {
         /// For this round.
@@ -171,6 +173,7 @@ impl Liveness {
             Input::Heard { node } => self.heard(now, node, &mut effects),
             Input::Closed { node } => self.closed(node, &mut effects),
             Input::Probed { node, outcome } => self.probed(now, node, outcome, &mut effects),
+            Input::Resumed => self.resumed(now, &mut effects),
             Input::Asked { round, node } => self.asked(now, round, node, &mut effects),
             Input::Follows { leader } => self.follow(now, leader, &mut effects),
             Input::Appended => self.appended(now, &mut effects),
@@ -195,6 +198,16 @@ impl Liveness {
             peer.suspicion = None;
             effects.push(Effect::Trusted { node });
         }
+    }
+
+    fn resumed(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let known: Vec<NodeId> =
+            self.peers.iter().filter(|(_, peer)| peer.heard.is_some()).map(|(node, _)| *node).collect();
+        for node in known {
+            self.heard(now, node, effects);
+        }
+        self.raft_is_heard(effects);
+        self.appended(now, effects);
     }
 
     fn closed(&mut self, node: NodeId, effects: &mut Vec<Effect>) {
