@@ -140,8 +140,12 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let mut log = self.log();
+        if log.log_state().last().map(|id| id.0) <= last {
+            return Ok(());
+        }
         // Not synced by itself: the log is written in order, so the next synced entry brings it along.
-        self.log().truncate(last.map_or(0, |id| id.index() + 1))?;
+        log.truncate(last.map_or(0, |id| id.index() + 1))?;
         Ok(())
     }
 
