@@ -67,19 +67,45 @@ async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
     let whole = std::fs::read(chunk(directory.path())).unwrap();
     assert!(whole.len() > synced);
 
-    for length in synced..whole.len() {
+    let cut = (synced..whole.len()).map(|length| (format!("cut at {length}"), whole[..length].to_vec()));
+    // The file had grown already, but not all of its blocks were written.
+    let blank = (synced..whole.len()).map(|length| {
+        let mut bytes = whole[..length].to_vec();
+        bytes.resize(whole.len(), 0);
+        (format!("blank from {length}"), bytes)
+    });
+    for (what, bytes) in cut.chain(blank) {
         let crashed = tempfile::tempdir().unwrap();
         let file = crashed.path().join(chunk(directory.path()).file_name().unwrap());
-        std::fs::write(&file, &whole[..length]).unwrap();
-        let mut log = LogStore::open(crashed.path()).unwrap_or_else(|error| panic!("cut at {length}: {error}"));
-        assert_eq!(log.read_vote().await.unwrap(), Some(vote), "cut at {length}");
-        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1)], "cut at {length}");
+        std::fs::write(&file, &bytes).unwrap();
+        let mut log = LogStore::open(crashed.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(log.read_vote().await.unwrap(), Some(vote), "{what}");
+        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1)], "{what}");
         // And it goes on from there.
         log.blocking_append([entry(4, 2)]).await.unwrap();
         drop(log);
         let mut log = LogStore::open(crashed.path()).unwrap();
         assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1), log_id(4, 2)]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_before_the_tail_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(directory.path()).unwrap();
+    log.blocking_append((0..20).map(|index| entry(1, index))).await.unwrap();
+    drop(log);
+    let file = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+    let file = file.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    bytes.push(0);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let error = LogStore::open(directory.path()).err().expect("the checksum of a record is wrong");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
 }
 
 #[tokio::test(flavor = "multi_thread")]
