@@ -1,7 +1,11 @@
 //! The client library against fake nodes: which promise each test keeps is its name.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 #[path = "client/fake.rs"]
 mod fake;
+#[path = "client/program.rs"]
+mod program;
 
 use std::time::Duration;
 
