@@ -4,6 +4,9 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
+use image_cloud::config::secrets;
+use image_cloud::image::{ClusterId, ClusterKey, DataKey, ImageNonce, Limits, Scratch, SealKeys};
+use image_cloud::protocol::job::{Label, SealForm};
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::time::now;
 
@@ -145,4 +148,68 @@ fn an_interrupt_keeps_what_was_done_and_exits_with_130() {
     assert_eq!(output.status.code(), Some(130));
     assert_eq!(String::from_utf8(output.stdout).unwrap().lines().count(), 2);
     assert_eq!(std::fs::read_dir(directory.path().join("results/client-1")).unwrap().count(), 2);
+}
+
+#[test]
+fn what_is_sealed_opens_here_with_the_key_and_tells_a_stranger_only_its_public_part() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let key = secrets::open_or_create_cluster_key(&at("cluster")).unwrap();
+    let original = picture();
+    let keys = SealKeys {
+        cluster_key: ClusterKey::new(key.0),
+        cluster_id: ClusterId([1; 32]),
+        image_nonce: ImageNonce([2; 32]),
+        data_key: DataKey([3; 32]),
+    };
+    let sealed = image_cloud::image::encrypt_image(&original, "cat.png", &keys, &Limits::default()).unwrap();
+    std::fs::write(at("sealed.png"), &sealed).unwrap();
+
+    let decrypt = ["decrypt", "sealed.png", "--cluster-key", "cluster/cluster.key"];
+    assert_eq!(run(directory.path(), &[], &decrypt).0, 0);
+    assert_eq!(std::fs::read(at("decrypted_cat.png")).unwrap(), original, "bit for bit");
+    assert_eq!(run(directory.path(), &[], &decrypt).0, 1, "not twice into the same file");
+
+    let (code, json, _) = run(directory.path(), &[], &["inspect", "sealed.png", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &json["payload_bytes"]), (0, &serde_json::json!(original.len())));
+    let (_, table, _) = run(directory.path(), &[], &["inspect", "sealed.png"]);
+    assert!(table.contains("payload bytes") && !table.contains("cat.png"), "{table}");
+
+    let other_key = secrets::open_or_create_cluster_key(&at("other")).unwrap();
+    assert_ne!(other_key, key);
+    let exit_of = |arguments: &[&str]| run(directory.path(), &[], arguments).0;
+    assert_eq!(exit_of(&["decrypt", "sealed.png", "--cluster-key", "other/cluster.key"]), 5);
+    std::fs::write(at("original.png"), &original).unwrap();
+    assert_eq!(exit_of(&["inspect", "original.png"]), 3);
+    std::fs::write(at("text.png"), b"no picture").unwrap();
+    assert_eq!(exit_of(&["inspect", "text.png"]), 6);
+    std::fs::write(at("torn.png"), &sealed[..sealed.len() / 2]).unwrap();
+    assert_eq!(exit_of(&["decrypt", "torn.png", "--cluster-key", "cluster/cluster.key"]), 6);
+}
+
+#[test]
+fn a_label_is_read_back_as_its_json() {
+    let directory = tempfile::tempdir().unwrap();
+    let label = Label { usernames: vec!["alice".into(), "bob".into()], quota: 5 };
+    let limits = Limits::default();
+    let (form, mut scratch) = (SealForm::Compact, Scratch::new(0));
+    let labelled = image_cloud::image::label(&picture(), &label, &limits, form, &mut scratch).unwrap();
+    std::fs::write(directory.path().join("labelled.png"), labelled).unwrap();
+    std::fs::write(directory.path().join("plain.png"), picture()).unwrap();
+    let (code, stdout, _) = run(directory.path(), &[], &["read-label", "labelled.png"]);
+    assert_eq!((code, stdout.as_str()), (0, "{\"usernames\":[\"alice\",\"bob\"],\"quota\":5}\n"));
+    assert_eq!(run(directory.path(), &[], &["read-label", "plain.png"]).0, 3);
+    let (code, stdout, _) = run(directory.path(), &[], &["capacity", "plain.png", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&stdout).unwrap();
+    // 64 × 64 pixels of three samples, one bit each, less the 32 bits of the length.
+    assert_eq!((code, &json["label_bytes"]), (0, &serde_json::json!(64 * 64 * 3 / 8 - 4)));
+}
+
+/// A PNG of 64 × 64 pixels.
+fn picture() -> Vec<u8> {
+    let mut file = std::io::Cursor::new(Vec::new());
+    let pixels = image::RgbImage::from_fn(64, 64, |x, y| image::Rgb([x as u8, y as u8, 7]));
+    pixels.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
 }

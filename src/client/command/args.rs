@@ -10,18 +10,18 @@ use super::{capacity, decrypt, encrypt, fail, inspect, label, read_label, send, 
 
 const EXAMPLES: &str = "\
 Examples:
-  client 1 5                                        client 1 sends 5 requests with pictures that it makes
-  client encrypt --input cat.jpg                    locks cat.jpg into encrypted_lsb_image.png
+  client 1 5                                      client 1 sends 5 requests with made pictures
+  client encrypt --input cat.jpg                  locks cat.jpg into encrypted_lsb_image.png
   client decrypt encrypted_lsb_image.png --cluster-key data/cluster/cluster.key
-  client label cat.jpg --to alice,bob --quota 5     writes names and quota into the picture's lowest bits
-  client status --watch                             all nodes, once a second
-  client fail coordinator --for 5s                  makes the coordinator fail for 5 seconds
+  client label cat.jpg --to alice,bob --quota 5   writes names and quota into the picture
+  client status --watch                           all nodes, once a second
+  client fail coordinator --for 5s                makes the coordinator fail for 5 seconds
 
 `client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable, 5 denied, 6 damaged, 130 interrupted.
-Data goes to stdout, talk to stderr. NO_COLOR and RUST_LOG are respected.";
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable, 5 denied, 6 damaged,
+130 interrupted. Data goes to stdout, talk to stderr. NO_COLOR and RUST_LOG are respected.";
 
 /// Locks and labels images on an Image Cloud.
 #[derive(Debug, Parser)]

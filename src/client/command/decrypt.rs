@@ -30,8 +30,8 @@ pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
     let file = files::read(&arguments.input)?;
     let opened = local::unseal(&file, &key)?;
     let sink = arguments.output.sink(Path::new(&default_name(&opened.name)))?;
-    sink.write(&opened.image)?;
-    eprintln!("opened {}: {} ({})", arguments.input.display(), sink.name(), size(opened.image.len()));
+    sink.write(&opened.original)?;
+    eprintln!("opened {}: {} ({})", arguments.input.display(), sink.name(), size(opened.original.len()));
     Ok(())
 }
 

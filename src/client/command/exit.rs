@@ -3,10 +3,10 @@
 use std::io;
 use std::process::ExitCode;
 
-use super::local::LocalError;
 use crate::client::{AttemptError, ClientError, RequestFailed};
 use crate::config::ConfigError;
 use crate::config::secrets::SecretsError;
+use crate::image::ImageError;
 use crate::protocol::problem::ProblemCode;
 
 /// The exit codes of all programs of the house.
@@ -126,8 +126,17 @@ impl From<SecretsError> for CommandError {
     }
 }
 
-impl From<LocalError> for CommandError {
-    fn from(error: LocalError) -> Self {
-        CommandError::new(error.exit(), error.to_string())
+impl From<ImageError> for CommandError {
+    fn from(error: ImageError) -> Self {
+        let exit = match &error {
+            ImageError::NotSealed | ImageError::NoLabel => Exit::NotFound,
+            ImageError::WrongKey { .. } => Exit::Denied,
+            ImageError::NotAnImage
+            | ImageError::Truncated { .. }
+            | ImageError::Damaged { .. }
+            | ImageError::Tampered { .. } => Exit::Damaged,
+            _ => Exit::Failed,
+        };
+        CommandError::new(exit, error.to_string())
     }
 }

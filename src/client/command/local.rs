@@ -1,49 +1,28 @@
-//! The image work that needs no node, in one place.
+//! The image work that needs no node, in one place, within the default limits.
 
 use std::path::Path;
 
-use serde_json::Value;
-use thiserror::Error;
-
-use super::exit::{CommandError, Exit};
-use crate::config::secrets::{KeyBytes, read_cluster_key};
+use super::exit::CommandError;
+use crate::config::secrets;
+use crate::image::{self, Capacity, ClusterKey, ImageError, Inspection, Limits, Opened};
 use crate::protocol::job::Label;
 
-/// Why an image cannot be opened, read or measured.
-#[derive(Debug, Error)]
-pub enum LocalError {
-    #[error("not built yet")]
-    NotBuilt,
+pub fn cluster_key(path: &Path) -> Result<ClusterKey, CommandError> {
+    Ok(ClusterKey::new(secrets::read_cluster_key(path)?.0))
 }
 
-impl LocalError {
-    pub const fn exit(&self) -> Exit {
-        Exit::Failed
-    }
+pub fn unseal(file: &[u8], key: &ClusterKey) -> Result<Opened, ImageError> {
+    image::unseal(file, key, &Limits::default())
 }
 
-/// What a seal gave back.
-pub struct Opened {
-    pub image: Vec<u8>,
-    pub name: String,
+pub fn inspect(file: &[u8]) -> Result<Inspection, ImageError> {
+    image::inspect(file, &Limits::default())
 }
 
-pub fn cluster_key(path: &Path) -> Result<KeyBytes, CommandError> {
-    Ok(read_cluster_key(path)?)
+pub fn read_label(file: &[u8]) -> Result<Label, ImageError> {
+    image::read_label(file, &Limits::default())
 }
 
-pub fn unseal(_file: &[u8], _key: &KeyBytes) -> Result<Opened, LocalError> {
-    Err(LocalError::NotBuilt)
-}
-
-pub fn inspect(_file: &[u8]) -> Result<Value, LocalError> {
-    Err(LocalError::NotBuilt)
-}
-
-pub fn read_label(_file: &[u8]) -> Result<Label, LocalError> {
-    Err(LocalError::NotBuilt)
-}
-
-pub fn capacity(_file: &[u8]) -> Result<Value, LocalError> {
-    Err(LocalError::NotBuilt)
+pub fn capacity(file: &[u8]) -> Result<Capacity, ImageError> {
+    image::capacity(file, &Limits::default())
 }

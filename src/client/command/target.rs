@@ -24,7 +24,7 @@ pub struct TargetArguments {
     )]
     pub nodes: Vec<String>,
     /// Take the nodes from this file [default: config/cluster.toml where it exists, else 127.0.0.1:8001 to 8003]
-    #[arg(long, global = true, value_name = "FILE", help_heading = "Cluster")]
+    #[arg(long, global = true, env = "CLOUD_CONFIG", value_name = "FILE", help_heading = "Cluster")]
     pub config: Option<PathBuf>,
 }
 
