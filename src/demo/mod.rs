@@ -1,1 +1,23 @@
-//! Demo.
+//! The load generator: it starts a cluster (or attaches to one), sends it image jobs while nodes fail, checks every answer and
+//! reports. Records become statistics, statistics become a report, printers write it; all of that is pure.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | [`options`], [`threshold`] | the command line |
+//! | [`plan`], [`pictures`] | what is sent, from the seed alone |
+//! | [`scenario`] | **pure**: progress and node states in, failures out |
+//! | [`cluster`] | the demo's own nodes: processes, ports, directory |
+//! | [`clients`], [`verify`] | actors that send; workers that check |
+//! | [`record`] → [`statistics`], [`outages`] → [`report`] | **pure**: from what happened to what is printed |
+//! | [`run`] | the order of it all |
+
+pub mod options;
+pub mod outages;
+pub mod plan;
+pub mod record;
+pub mod scenario;
+pub mod statistics;
+pub mod threshold;
+
+#[cfg(test)]
+mod fixture;
