@@ -13,6 +13,7 @@
 
 pub mod options;
 pub mod outages;
+pub mod pictures;
 pub mod plan;
 pub mod record;
 pub mod scenario;
