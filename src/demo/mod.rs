@@ -11,14 +11,17 @@
 //! | [`record`] → [`statistics`], [`outages`] → [`report`] | **pure**: from what happened to what is printed |
 //! | [`run`] | the order of it all |
 
+pub mod clients;
 pub mod options;
 pub mod outages;
 pub mod pictures;
 pub mod plan;
 pub mod record;
+pub mod report;
 pub mod scenario;
 pub mod statistics;
 pub mod threshold;
+pub mod verify;
 
 #[cfg(test)]
 mod fixture;

@@ -39,7 +39,9 @@ pub enum PictureError {
         source: std::io::Error,
     },
     /// No file in it is a picture.
-    #[error("--images {path} holds no PNG, JPEG or WebP picture ({skipped} other files); name a directory with pictures in it")]
+    #[error(
+        "--images {path} holds no PNG, JPEG or WebP picture ({skipped} other files); name a directory with pictures in it"
+    )]
     Empty {
         /// The directory.
         path: PathBuf,
@@ -139,7 +141,8 @@ fn paint(width: u32, height: u32, generator: &mut Xoshiro256PlusPlus) -> RgbImag
         let x = (position % width as usize) as f32;
         let y = (position / width as usize) as f32;
         let (across, down) = (x / width_f, y / height_f);
-        let texture: f32 = waves.iter().map(|(along_x, along_y, height)| (x * along_x + y * along_y).sin() * height).sum();
+        let texture: f32 =
+            waves.iter().map(|(along_x, along_y, height)| (x * along_x + y * along_y).sin() * height).sum();
         let mut pixel = [0.0; 3];
         for (channel, value) in pixel.iter_mut().enumerate() {
             let top = corners[0][channel] * (1.0 - across) + corners[1][channel] * across;
