@@ -1,4 +1,25 @@
 //! The client library: it announces a job to all nodes, uploads to the chosen one, retries with the same id.
+//!
+//! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
+//! answers to an announcement), `latency`, `back_off`; `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
+//! request from start to end), `queries` (status, events, commands). [`command`] is the `client` program.
+
+mod announcer;
+mod back_off;
+mod cluster;
+pub mod command;
+mod error;
+mod exchange;
+mod latency;
+mod queries;
+mod round;
+mod settings;
+mod upload;
+
+pub use cluster::Cluster;
+pub use error::{AttemptError, ClientError, RequestFailed};
+pub use queries::{FailTarget, NodeReport};
+pub use settings::{ClientSettings, NodeAddress};
 
 use std::time::Duration;
 
@@ -49,6 +70,16 @@ pub enum PlacedBy {
     Client,
 }
 
+impl PlacedBy {
+    /// As it stands in headers and reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            PlacedBy::Coordinator => "coordinator",
+            PlacedBy::Client => "client",
+        }
+    }
+}
+
 /// One attempt of a request, for the report.
 #[derive(Clone, Debug)]
 pub struct Attempt {
@@ -56,8 +87,10 @@ pub struct Attempt {
     pub node: Option<NodeId>,
     /// Who chose it.
     pub placed_by: PlacedBy,
-    /// How long the attempt took.
+    /// How long the attempt took, announcing included.
     pub took: Duration,
+    /// The part of it until the node was chosen.
+    pub announce: Duration,
     /// Why it failed, if it did: `busy`, `timeout`, `connection`, `not_active`, `dropped`, `no_node`, ...
     pub failure: Option<String>,
 }
@@ -71,6 +104,8 @@ pub struct Answer {
     pub node: NodeId,
     /// The node's own time from admission to answer.
     pub job_time: Duration,
+    /// Whether the node answered from its cache of repeated ids, without a second job.
+    pub repeated: bool,
     /// Every attempt, the successful one last.
     pub attempts: Vec<Attempt>,
 }

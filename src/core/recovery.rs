@@ -1,1 +1,270 @@
-//! recovery
+//! The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+//!
+//! `StateSync` decides when a node is back: the answer names the coordinator, the placement table and the index to reach.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::id::NodeId;
+use crate::protocol::status::{Leadership, NodeState};
+use crate::protocol::sync::StateSyncResponse;
+use crate::time::Moment;
+
+/// The numbers of a recovery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// This node.
+    pub me: NodeId,
+    /// How long to wait for an answer before the next peer is asked.
+    pub answer_limit: Duration,
+    /// Without a coordinator for this long a node takes jobs again, though out of sync: sealing needs no ledger.
+    pub jobs_only_after: Duration,
+    /// How long load is measured before jobs are taken.
+    pub warm_up: Duration,
+}
+
+impl Settings {
+    /// The defaults for one node.
+    pub fn new(me: NodeId) -> Self {
+        Settings {
+            me,
+            answer_limit: Duration::from_millis(200),
+            jobs_only_after: Duration::from_secs(2),
+            warm_up: Duration::from_millis(50),
+        }
+    }
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time passes.
+    Tick,
+    /// The simulated failure begins.
+    Failed {
+        /// Why, for people.
+        why: String,
+    },
+    /// The simulated failure is over.
+    FailureOver,
+    /// The confirmed coordinator that this node knows, or none.
+    Coordinator(Option<Leadership>),
+    /// The peers that are heard and Active.
+    ActivePeers(BTreeSet<NodeId>),
+    /// An answer to [`Effect::AskStateSync`].
+    Synced(StateSyncResponse),
+    /// Raft's progress.
+    Applied {
+        /// Entries applied.
+        applied: u64,
+        /// Whether an entry of this node's own term as leader is among them.
+        own_term: bool,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Log and publish the transition.
+    StateChanged {
+        /// Before.
+        from: NodeState,
+        /// After.
+        to: NodeState,
+        /// Why, for people.
+        why: String,
+    },
+    /// Ask that peer; the answer comes as [`Input::Synced`].
+    AskStateSync {
+        /// Whom.
+        peer: NodeId,
+        /// Entries that this node has applied.
+        applied: u64,
+    },
+    /// Take over what the answer says.
+    Adopt(StateSyncResponse),
+    /// In sync again.
+    Recovered {
+        /// Who answered.
+        from: Option<NodeId>,
+        /// Entries that were missing.
+        entries: u64,
+        /// Time since the failure ended, or since the start.
+        took: Duration,
+    },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sync {
+    /// In sync.
+    Done,
+    /// Looking for somebody to ask, or waiting for the answer.
+    Asking { asked: Option<(NodeId, Moment)>, tried: BTreeSet<NodeId> },
+    /// The answer is here; Raft has to catch up to it.
+    CatchingUp { answer: StateSyncResponse },
+}
+
+/// The life of one node.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    settings: Settings,
+    state: NodeState,
+    sync: Sync,
+    /// Start of the present recovery, and what was applied then.
+    since: Moment,
+    applied_then: u64,
+    applied: u64,
+    coordinator: Option<Leadership>,
+    leaderless_since: Option<Moment>,
+    active_peers: BTreeSet<NodeId>,
+}
+
+impl Recovery {
+    /// A node that starts: Recovering.
+    pub fn new(settings: Settings, now: Moment) -> Self {
+        Recovery {
+            settings,
+            state: NodeState::Recovering,
+            sync: Sync::Asking { asked: None, tried: BTreeSet::new() },
+            since: now,
+            applied_then: 0,
+            applied: 0,
+            coordinator: None,
+            leaderless_since: Some(now),
+            active_peers: BTreeSet::new(),
+        }
+    }
+
+    /// The state as clients see it: whether the node takes jobs.
+    pub fn state(&self) -> NodeState {
+        self.state
+    }
+
+    /// The state as elections see it: a node that takes jobs though out of sync counts as Recovering (E5).
+    pub fn state_for_elections(&self) -> NodeState {
+        if self.state == NodeState::Active && self.sync != Sync::Done { NodeState::Recovering } else { self.state }
+    }
+
+    /// Takes one input.
+    pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::Failed { why } if self.state != NodeState::Failed => {
+                self.change_to(NodeState::Failed, why, &mut effects);
+            }
+            Input::FailureOver if self.state == NodeState::Failed => {
+                self.begin(now);
+                self.change_to(NodeState::Recovering, "the failure is over".into(), &mut effects);
+            }
+            Input::Coordinator(coordinator) => {
+                self.coordinator = coordinator;
+                self.leaderless_since = if coordinator.is_some() { None } else { self.leaderless_since.or(Some(now)) };
+            }
+            Input::ActivePeers(peers) => self.active_peers = peers,
+            Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(answer, &mut effects),
+            Input::Applied { applied, own_term } => {
+                self.applied = applied;
+                let leads = self.coordinator.is_some_and(|coordinator| coordinator.node == self.settings.me);
+                if leads && own_term {
+                    self.finish(now, Some(self.settings.me), "confirmed as coordinator", &mut effects);
+                }
+            }
+            Input::Tick | Input::Failed { .. } | Input::FailureOver | Input::Synced(_) => {}
+        }
+        if self.state != NodeState::Failed {
+            self.go_on(now, &mut effects);
+        }
+        effects
+    }
+
+    fn begin(&mut self, now: Moment) {
+        self.sync = Sync::Asking { asked: None, tried: BTreeSet::new() };
+        self.since = now;
+        self.applied_then = self.applied;
+        self.leaderless_since = if self.coordinator.is_some() { None } else { Some(now) };
+    }
+
+    fn take_answer(&mut self, answer: StateSyncResponse, effects: &mut Vec<Effect>) {
+        let Sync::Asking { asked, tried } = &mut self.sync else { return };
+        // Only the peer that was asked last may answer, and only an Active one knows.
+        if asked.is_none_or(|(peer, _)| peer != answer.node) {
+            return;
+        }
+        if !answer.active {
+            tried.insert(answer.node);
+            *asked = None;
+            return;
+        }
+        effects.push(Effect::Adopt(answer.clone()));
+        self.sync = Sync::CatchingUp { answer };
+    }
+
+    fn go_on(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        match &self.sync {
+            Sync::Done => {}
+            Sync::CatchingUp { answer } => {
+                let caught_up = self.applied >= answer.commit;
+                let warm = now.since(self.since) >= self.settings.warm_up;
+                if caught_up && warm {
+                    let from = answer.node;
+                    self.finish(now, Some(from), &format!("in sync with node {from}"), effects);
+                }
+            }
+            Sync::Asking { .. } => {
+                self.ask(now, effects);
+                let leaderless = self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since));
+                if self.state == NodeState::Recovering && leaderless >= self.settings.jobs_only_after {
+                    let why = "no coordinator for 2 s: takes jobs, will sync when one is confirmed";
+                    self.change_to(NodeState::Active, why.into(), effects);
+                }
+            }
+        }
+    }
+
+    /// Asks the coordinator first, then any Active peer; whoever does not answer in time is asked again after the others.
+    fn ask(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        let Sync::Asking { asked, tried } = &mut self.sync else { return };
+        if let Some((peer, at)) = *asked {
+            if now.since(at) < self.settings.answer_limit {
+                return;
+            }
+            tried.insert(peer);
+        }
+        let me = self.settings.me;
+        let coordinator = self.coordinator.map(|coordinator| coordinator.node);
+        let candidates: Vec<NodeId> =
+            coordinator.into_iter().chain(self.active_peers.iter().copied()).filter(|node| *node != me).collect();
+        let next = candidates.iter().find(|node| !tried.contains(node)).or_else(|| {
+            tried.clear();
+            candidates.first()
+        });
+        // A node that leads needs nobody's answer: it waits for the first entry of its own term.
+        *asked = match next {
+            Some(peer) if coordinator != Some(me) => {
+                effects.push(Effect::AskStateSync { peer: *peer, applied: self.applied });
+                Some((*peer, now))
+            }
+            _ => None,
+        };
+    }
+
+    fn finish(&mut self, now: Moment, from: Option<NodeId>, why: &str, effects: &mut Vec<Effect>) {
+        if self.sync == Sync::Done || self.state == NodeState::Failed {
+            return;
+        }
+        self.sync = Sync::Done;
+        if self.state == NodeState::Recovering {
+            self.change_to(NodeState::Active, why.into(), effects);
+        }
+        let entries = self.applied.saturating_sub(self.applied_then);
+        effects.push(Effect::Recovered { from, entries, took: now.since(self.since) });
+    }
+
+    fn change_to(&mut self, to: NodeState, why: String, effects: &mut Vec<Effect>) {
+        effects.push(Effect::StateChanged { from: self.state, to, why });
+        self.state = to;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,59 @@
-//! HTTP.
+//! Inbound HTTP for people and programs: images, announcements, the node's own affairs.
+//!
+//! The node stands behind one trait, [`NodeService`], which `node` implements.
+
+mod guard;
+mod images;
+mod own;
+mod refusal;
+mod service;
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::{App, HttpServer, web};
+
+pub use service::{Done, JobOrder, Limits, NodeService, Reservation, Service, Work};
+
+use crate::protocol::job::route;
+
+/// Most connections at any time; further ones wait in the listener's backlog.
+const CONNECTION_LIMIT: usize = 1024;
+
+/// Serves HTTP on a bound listener until the returned server is stopped.
+///
+/// # Errors
+/// The system refused the listener.
+pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io::Result<Server> {
+    let shared = web::Data::from(Arc::new(service.clone()));
+    let app = move || {
+        App::new()
+            .app_data(shared.clone())
+            .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(refusal::bad_json))
+            .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
+            .wrap(from_fn(guard::only_known_hosts))
+            .wrap(from_fn(guard::silent_while_failed))
+            .route(route::ANNOUNCEMENTS, web::post().to(own::announcements))
+            .route(route::SEAL, web::post().to(images::seal))
+            .route(route::LABEL, web::post().to(images::label))
+            .route(route::STATUS, web::get().to(own::status))
+            .route(route::EVENTS, web::get().to(own::events))
+            .route(route::FAIL, web::post().to(own::fail))
+            .route(route::LIVEZ, web::get().to(own::livez))
+            .route(route::READYZ, web::get().to(own::readyz))
+            .default_service(web::to(refusal::no_such_route))
+    };
+    let server = HttpServer::new(app)
+        .workers(workers)
+        .max_connections(CONNECTION_LIMIT)
+        .client_request_timeout(Duration::from_secs(5))
+        .keep_alive(Duration::from_secs(75))
+        .shutdown_timeout(2)
+        .disable_signals()
+        .listen(listener)?
+        .run();
+    Ok(server)
+}

@@ -14,8 +14,12 @@ pub struct Heartbeat {
     pub sequence: u64,
     /// Its state. A Failed node sends nothing.
     pub state: NodeState,
-    /// Its load.
+    /// Its load, smoothed: what is printed and what decides elections.
     pub load: Load,
+    /// Its load at this instant: what decides placements.
+    pub pressure: Load,
+    /// Its image workers.
+    pub workers: u32,
     /// Jobs accepted since the start: a placement is covered by the first report that counts it.
     pub jobs_accepted: u64,
     /// Where its log ends.

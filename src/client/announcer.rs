@@ -1,0 +1,177 @@
+//! One announcer per node: it tells the node of every request, with one POST in flight. Whatever arrives meanwhile goes into
+//! the next, so that fifty clients cost no more than a few announcements, and a node that hangs delays nobody else.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::error::AttemptError;
+use super::exchange;
+use super::round::{Index, Word};
+use super::settings::ClientSettings;
+use crate::id::NodeId;
+use crate::protocol::job::{Announcement, EncryptionRequest, EncryptionResponse, route};
+use crate::time::{Moment, now};
+
+/// Most requests that wait for one announcer; beyond that the node counts as not answering.
+pub(super) const WAITING_LIMIT: usize = 4096;
+
+/// A request that waits to be announced, and whom to tell the answer.
+pub(super) struct Waiting {
+    pub request: EncryptionRequest,
+    pub words: mpsc::Sender<(Index, Word)>,
+}
+
+/// How a node answers announcements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Health {
+    /// In time.
+    Answers = 0,
+    /// The present announcement takes longer than the announce timeout.
+    Late = 1,
+    /// The last announcement hung or its connection failed.
+    Silent = 2,
+}
+
+/// What all requests know about one node.
+pub(super) struct NodeView {
+    pub url: String,
+    id: AtomicU64,
+    health: AtomicU8,
+    /// Jobs that this client has placed on it.
+    pub placed: AtomicU64,
+}
+
+impl NodeView {
+    pub fn new(url: String, id: Option<NodeId>) -> Self {
+        let id = AtomicU64::new(id.map_or(0, |id| u64::from(id.0)));
+        NodeView { url, id, health: AtomicU8::new(Health::Answers as u8), placed: AtomicU64::new(0) }
+    }
+
+    /// The node's id, configured or learned from its answers.
+    pub fn id(&self) -> Option<NodeId> {
+        match self.id.load(Ordering::Relaxed) {
+            0 => None,
+            id => Some(NodeId(id as u16)),
+        }
+    }
+
+    pub fn learn_id(&self, id: NodeId) {
+        self.id.store(u64::from(id.0), Ordering::Relaxed);
+    }
+
+    pub fn health(&self) -> Health {
+        match self.health.load(Ordering::Relaxed) {
+            0 => Health::Answers,
+            1 => Health::Late,
+            _ => Health::Silent,
+        }
+    }
+
+    fn set_health(&self, health: Health) {
+        self.health.store(health as u8, Ordering::Relaxed);
+    }
+}
+
+/// The task behind one node; it ends when the last `Cluster` is dropped.
+pub(super) struct Announcer {
+    pub index: Index,
+    pub view: Arc<NodeView>,
+    pub connections: reqwest::Client,
+    pub settings: Arc<ClientSettings>,
+    pub inbox: mpsc::Receiver<Waiting>,
+}
+
+impl Announcer {
+    pub async fn run(mut self) {
+        let mut waiting: VecDeque<Waiting> = VecDeque::new();
+        let mut last_try = Moment::default();
+        loop {
+            if waiting.is_empty() {
+                match self.inbox.recv().await {
+                    Some(first) => waiting.push_back(first),
+                    None => return,
+                }
+            }
+            if self.view.health() == Health::Silent {
+                tokio::time::sleep(self.settings.probe_interval.saturating_sub(now().since(last_try))).await;
+            }
+            while let Ok(next) = self.inbox.try_recv() {
+                waiting.push_back(next);
+            }
+            // Every request is announced to every node that answers, even if it has been placed meanwhile. To one that was
+            // away it would be stale news: a coordinator would count a job that never comes. If nothing else is left, an
+            // empty announcement finds out whether the node answers again.
+            if self.view.health() != Health::Answers {
+                waiting.retain(|one| !one.words.is_closed());
+            }
+            let batch: Vec<Waiting> = waiting.drain(..waiting.len().min(Announcement::LIMIT)).collect();
+            last_try = now();
+            self.announce(batch).await;
+        }
+    }
+
+    async fn announce(&self, batch: Vec<Waiting>) {
+        let placed_before = self.view.placed.load(Ordering::Relaxed);
+        let result = self.exchange(&batch).await;
+        self.view.set_health(match &result {
+            Err(AttemptError::Timeout(_) | AttemptError::Connection(_)) => Health::Silent,
+            _ => Health::Answers,
+        });
+        match result {
+            Ok(responses) => {
+                if let Some(response) = responses.first() {
+                    self.view.learn_id(response.node);
+                }
+                for (one, response) in batch.into_iter().zip(responses) {
+                    tell(&one, self.index, Word::Answer { response, placed_before });
+                }
+            }
+            Err(error) => {
+                log::debug!("announcement to {}: {error}", self.view.url);
+                batch.iter().for_each(|one| tell(one, self.index, Word::NoAnswer));
+            }
+        }
+    }
+
+    /// One POST. After the announce timeout those who wait are told not to; the connection is dropped when it hangs.
+    async fn exchange(&self, batch: &[Waiting]) -> Result<Vec<EncryptionResponse>, AttemptError> {
+        let requests: Vec<EncryptionRequest> = batch.iter().map(|one| one.request.clone()).collect();
+        let body = serde_json::to_vec(&Announcement { requests })
+            .map_err(|error| AttemptError::BadAnswer(format!("the announcement cannot be written: {error}")))?;
+        let post = exchange::send_for_json::<Vec<EncryptionResponse>>(
+            self.connections
+                .post(format!("{}{}", self.view.url, route::ANNOUNCEMENTS))
+                .header("content-type", "application/json")
+                .body(body),
+        );
+        tokio::pin!(post);
+        let in_time = self.settings.announce_timeout;
+        let responses = match timeout(in_time, &mut post).await {
+            Ok(result) => result?,
+            Err(_) => {
+                if self.view.health() == Health::Answers {
+                    self.view.set_health(Health::Late);
+                }
+                batch.iter().for_each(|one| tell(one, self.index, Word::Late));
+                let rest: Duration = self.settings.announce_hang.saturating_sub(in_time);
+                timeout(rest, post).await.map_err(|_| AttemptError::Timeout(self.settings.announce_hang))??
+            }
+        };
+        let asked = batch.iter().map(|one| one.request.request_id);
+        if !responses.iter().map(|response| response.request_id).eq(asked) {
+            return Err(AttemptError::BadAnswer("other requests were answered than were announced".into()));
+        }
+        Ok(responses)
+    }
+}
+
+/// The channel has room for all that is ever said about one request; whoever has gone elsewhere is not told.
+fn tell(one: &Waiting, index: Index, word: Word) {
+    let _ = one.words.try_send((index, word));
+}

@@ -1,0 +1,158 @@
+//! Status, events, and the command to fail.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use futures::future::join_all;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+use super::cluster::Cluster;
+use super::error::{AttemptError, ClientError};
+use super::exchange;
+use crate::id::NodeId;
+use crate::protocol::event::Event;
+use crate::protocol::job::route;
+use crate::protocol::status::{Leadership, NodeStatus};
+use crate::protocol::sync::FailCommand;
+
+/// What one address said when it was asked for its status.
+#[derive(Clone, Debug)]
+pub struct NodeReport {
+    /// The node's URL.
+    pub address: String,
+    /// Its id, as far as configured or learned.
+    pub node: Option<NodeId>,
+    /// Its status, or why there is none, in one line.
+    pub result: Result<NodeStatus, String>,
+}
+
+/// Who shall fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailTarget {
+    /// This node.
+    Node(NodeId),
+    /// Whoever is the confirmed coordinator now.
+    Coordinator,
+}
+
+impl FromStr for FailTarget {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "coordinator" => Ok(FailTarget::Coordinator),
+            _ => text.parse().map(FailTarget::Node).map_err(|error: String| format!("{error}, or \"coordinator\"")),
+        }
+    }
+}
+
+impl fmt::Display for FailTarget {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            FailTarget::Node(node) => write!(formatter, "node {node}"),
+            FailTarget::Coordinator => formatter.write_str("the coordinator"),
+        }
+    }
+}
+
+impl Cluster {
+    /// Asks all nodes at once for their status; in the order of the settings.
+    pub async fn status(&self) -> Vec<NodeReport> {
+        let ask = async |view: &super::announcer::NodeView| {
+            let result = self.get::<NodeStatus>(&view.url, route::STATUS).await;
+            if let Ok(status) = &result {
+                view.learn_id(status.node);
+            }
+            NodeReport { address: view.url.clone(), node: view.id(), result: result.map_err(|error| error.to_string()) }
+        };
+        join_all(self.shared.views.iter().map(|view| ask(view))).await
+    }
+
+    /// Makes a node fail for `duration`, and says which.
+    ///
+    /// # Errors
+    /// No such node, no coordinator, no answer, or a refusal.
+    pub async fn fail(&self, target: FailTarget, duration: Duration) -> Result<NodeId, ClientError> {
+        let node = match target {
+            FailTarget::Node(node) => node,
+            FailTarget::Coordinator => self.coordinator().await?.node,
+        };
+        let url = self.url_of(node).await?;
+        let command = FailCommand { duration_ms: duration.as_millis() as u64 };
+        let refused = |source| ClientError::Exchange { address: url.clone(), source };
+        let body = serde_json::to_vec(&command)
+            .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
+        let request = self
+            .shared
+            .connections
+            .post(format!("{url}{}", route::FAIL))
+            .header("content-type", "application/json")
+            .body(body);
+        self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
+        Ok(node)
+    }
+
+    /// The events of one node from number `since` on, oldest first, at most 1,024: ask again from the last number + 1.
+    ///
+    /// # Errors
+    /// No such node, no answer, or a refusal.
+    pub async fn events(&self, node: NodeId, since: u64) -> Result<Vec<Event>, ClientError> {
+        let url = self.url_of(node).await?;
+        self.get(&url, &format!("{}?since={since}", route::EVENTS))
+            .await
+            .map_err(|source| ClientError::Exchange { address: url, source })
+    }
+
+    /// The confirmed coordinator of the highest term that any node knows.
+    ///
+    /// # Errors
+    /// No node answers, or none knows a coordinator.
+    pub async fn coordinator(&self) -> Result<Leadership, ClientError> {
+        let reports = self.status().await;
+        if reports.iter().all(|report| report.result.is_err()) {
+            return Err(self.nobody_answers());
+        }
+        let known = reports.iter().filter_map(|report| report.result.as_ref().ok()?.coordinator);
+        known.max().ok_or(ClientError::NoCoordinator)
+    }
+
+    /// The error that names all addresses.
+    pub fn nobody_answers(&self) -> ClientError {
+        let addresses: Vec<&str> = self.shared.views.iter().map(|view| view.url.as_str()).collect();
+        ClientError::NobodyAnswers { addresses: addresses.join(", ") }
+    }
+
+    /// Where a node is; asks all nodes for their ids if it is not known.
+    async fn url_of(&self, node: NodeId) -> Result<String, ClientError> {
+        let find = || self.shared.views.iter().find(|view| view.id() == Some(node)).map(|view| view.url.clone());
+        if let Some(url) = find() {
+            return Ok(url);
+        }
+        let reports = self.status().await;
+        if let Some(url) = find() {
+            return Ok(url);
+        }
+        if reports.iter().all(|report| report.result.is_err()) {
+            return Err(self.nobody_answers());
+        }
+        let mut known: Vec<NodeId> = self.shared.views.iter().filter_map(|view| view.id()).collect();
+        known.sort();
+        let known = known.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
+        Err(ClientError::UnknownNode { node, known })
+    }
+
+    async fn get<T: DeserializeOwned>(&self, url: &str, route: &str) -> Result<T, AttemptError> {
+        let request = self.shared.connections.get(format!("{url}{route}"));
+        self.within_query_timeout(exchange::send_for_json(request)).await
+    }
+
+    async fn within_query_timeout<T>(
+        &self,
+        exchange: impl Future<Output = Result<T, AttemptError>>,
+    ) -> Result<T, AttemptError> {
+        let limit = self.shared.settings.query_timeout;
+        timeout(limit, exchange).await.unwrap_or(Err(AttemptError::Timeout(limit)))
+    }
+}

@@ -1,0 +1,113 @@
+//! The image's one journey: up to the chosen node, and back as a PNG.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use reqwest::header::HeaderMap;
+use reqwest::{Client, Url};
+
+use super::error::AttemptError;
+use super::exchange;
+use super::{Job, PlacedBy, Work};
+use crate::id::NodeId;
+use crate::protocol::job::{Label, SealForm, route};
+use crate::protocol::problem::{Problem, ProblemCode};
+
+/// What came back.
+pub(super) struct Finished {
+    pub image: Bytes,
+    /// The node by its own word.
+    pub node: Option<NodeId>,
+    pub job_time: Duration,
+    pub repeated: bool,
+}
+
+/// Uploads `job` to the node at `url` and reads the finished image.
+pub(super) async fn upload(
+    connections: &Client,
+    url: &str,
+    job: &Job,
+    placed_by: PlacedBy,
+    answer_limit: u64,
+) -> Result<Finished, AttemptError> {
+    let request = connections
+        .post(job_url(url, job)?)
+        .header(route::REQUEST_ID, job.id.to_string())
+        .header(route::PLACED_BY, placed_by.as_str())
+        .header("content-type", "application/octet-stream")
+        .body(job.image.clone());
+    let response = exchange::send(request).await?;
+    let headers = response.headers();
+    let node = header(headers, route::NODE).and_then(|text| text.parse().ok());
+    let micros = header(headers, route::JOB_MICROS).and_then(|text| text.parse().ok());
+    let repeated = header(headers, route::REPEATED) == Some("true");
+    let image = exchange::read_body(response, answer_limit).await?;
+    Ok(Finished { image, node, job_time: Duration::from_micros(micros.unwrap_or_default()), repeated })
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
+
+fn job_url(url: &str, job: &Job) -> Result<Url, AttemptError> {
+    let (route, pairs) = match &job.work {
+        Work::Seal(form) => {
+            let form = match form {
+                SealForm::Compact => "compact",
+                SealForm::Stored => "stored",
+            };
+            (route::SEAL, [("form", form.to_owned()), ("name", job.name.clone())])
+        }
+        Work::Label(label) => (route::LABEL, [("to", label.usernames.join(",")), ("quota", label.quota.to_string())]),
+    };
+    Url::parse_with_params(&format!("{url}{route}"), pairs)
+        .map_err(|error| AttemptError::BadAnswer(format!("{url} is no address: {error}")))
+}
+
+/// Names travel with commas between them, so a name with a comma would arrive as two.
+pub(super) fn check(work: &Work) -> Result<(), AttemptError> {
+    let Work::Label(Label { usernames, .. }) = work else { return Ok(()) };
+    let cannot_travel = |name: &&String| {
+        name.is_empty() || name.contains(',') || name.trim() != *name || name.contains(char::is_control)
+    };
+    let wrong = match usernames.iter().find(cannot_travel) {
+        Some(name) => {
+            format!("\"{}\" cannot be a user name: no commas, control characters or outer spaces", name.escape_debug())
+        }
+        None if usernames.is_empty() => "a label names at least one user".into(),
+        None => return Ok(()),
+    };
+    Err(AttemptError::Refused(Box::new(Problem::new(ProblemCode::BadRequest, wrong))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::RequestId;
+
+    fn job(work: Work) -> Job {
+        Job { id: RequestId([2; 16]), image: Bytes::new(), name: "my cat & dog.jpg".into(), work }
+    }
+
+    #[test]
+    fn what_is_to_be_done_stands_in_the_query() {
+        let url = |work| job_url("http://127.0.0.1:8001", &job(work)).unwrap().to_string();
+        assert_eq!(
+            url(Work::Seal(SealForm::Stored)),
+            "http://127.0.0.1:8001/api/v1/images/seal?form=stored&name=my+cat+%26+dog.jpg"
+        );
+        let label = Label { usernames: vec!["alice".into(), "b&b".into()], quota: 5 };
+        assert_eq!(url(Work::Label(label)), "http://127.0.0.1:8001/api/v1/images/label?to=alice%2Cb%26b&quota=5");
+    }
+
+    #[test]
+    fn names_that_would_arrive_as_others_are_refused_before_they_travel() {
+        for names in [&["a,b"][..], &[""], &[" a"], &["a\n"], &[]] {
+            let usernames = names.iter().map(|&name| name.to_owned()).collect();
+            let error = check(&Work::Label(Label { usernames, quota: 1 })).unwrap_err();
+            assert!(!error.is_worth_a_retry(), "{names:?}: {error}");
+        }
+        let usernames = vec!["José García".into()];
+        assert!(check(&Work::Label(Label { usernames, quota: 1 })).is_ok());
+    }
+}

@@ -1,0 +1,91 @@
+//! What every request passes: the silence of a Failed node, and the check of `Host` and `Origin`.
+
+use std::net::IpAddr;
+
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HOST, HeaderName, ORIGIN};
+use actix_web::middleware::Next;
+use actix_web::{Error, web};
+
+use super::refusal::Refusal;
+use super::service::Service;
+use crate::protocol::job::route;
+use crate::protocol::problem::ProblemCode;
+
+/// A Failed node answers nobody: what arrives waits until the failure is over and is then told that it was dropped, and so
+/// are the answers of jobs that were running when the failure began. By then the caller has long gone elsewhere.
+pub async fn silent_while_failed(
+    service: web::Data<Service>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let dropped =
+        || Refusal::new(ProblemCode::Dropped, "the node failed meanwhile; send the request again with its id");
+    if let Some(over) = service.silence() {
+        over.await;
+        return Err(dropped().into());
+    }
+    let failures_before = service.failures();
+    // The command to fail is the one request that is answered although the node has failed.
+    let commands_failure = request.path() == route::FAIL;
+    let response = next.call(request).await;
+    if !commands_failure && service.failures() != failures_before {
+        if let Some(over) = service.silence() {
+            over.await;
+        }
+        return Err(dropped().into());
+    }
+    response
+}
+
+/// Refuses a foreign `Host` (a name that was pointed at loopback) and, where something would change, a foreign `Origin` (a
+/// page of another site).
+pub async fn only_known_hosts(
+    service: web::Data<Service>,
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let own = service.address();
+    let header =
+        |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let host = header(HOST).unwrap_or_default();
+    if !is_own_host(&host, own.ip()) {
+        let detail = format!("this node is not \"{host}\": use http://{own}");
+        return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
+    }
+    if !request.method().is_safe()
+        && let Some(origin) = header(ORIGIN)
+        && origin.strip_prefix("http://") != Some(host.as_str())
+    {
+        let detail = format!("pages of {origin} may not change anything here");
+        return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
+    }
+    next.call(request).await
+}
+
+/// Whether a `Host` header names this node: its own address or a loopback name, with any port.
+fn is_own_host(host: &str, own: IpAddr) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address == own || address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_names_pass_and_foreign_ones_do_not() {
+        let own: IpAddr = [127, 0, 0, 1].into();
+        for host in ["127.0.0.1:8001", "localhost", "LOCALHOST:8001", "[::1]:8001", "127.0.0.1"] {
+            assert!(is_own_host(host, own), "{host}");
+        }
+        for host in ["", "evil.example:8001", "localhost.evil.example", "10.0.0.7:8001"] {
+            assert!(!is_own_host(host, own), "{host}");
+        }
+    }
+}

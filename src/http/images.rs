@@ -1,0 +1,137 @@
+//! Images in, finished PNGs out.
+
+use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::{HttpRequest, HttpResponse, web};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use serde::Deserialize;
+
+use super::refusal::Refusal;
+use super::service::{Done, JobOrder, Reservation, Service, Work};
+use crate::id::RequestId;
+use crate::protocol::job::{Label, SealForm, route};
+use crate::protocol::problem::ProblemCode;
+
+/// Longest file name that is kept inside a seal, in bytes.
+const NAME_LIMIT: usize = 255;
+/// Most users that a label names.
+const USER_LIMIT: usize = 1024;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SealQuery {
+    #[serde(default)]
+    form: SealForm,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelQuery {
+    to: String,
+    quota: u64,
+    #[serde(default)]
+    form: SealForm,
+}
+
+pub async fn seal(
+    service: web::Data<Service>,
+    request: HttpRequest,
+    query: web::Query<SealQuery>,
+    body: web::Payload,
+) -> Result<HttpResponse, Refusal> {
+    let SealQuery { form, name } = query.into_inner();
+    if name.len() > NAME_LIMIT || name.chars().any(char::is_control) {
+        let detail = format!("the name must have at most {NAME_LIMIT} bytes and no control characters");
+        return Err(Refusal::new(ProblemCode::BadRequest, detail));
+    }
+    perform(&service, &request, Work::Seal { form, name }, body).await
+}
+
+pub async fn label(
+    service: web::Data<Service>,
+    request: HttpRequest,
+    query: web::Query<LabelQuery>,
+    body: web::Payload,
+) -> Result<HttpResponse, Refusal> {
+    let LabelQuery { to, quota, form } = query.into_inner();
+    let usernames: Vec<String> = to.split(',').map(|name| name.trim().to_owned()).collect();
+    if usernames.len() > USER_LIMIT
+        || usernames.iter().any(|name| name.is_empty() || name.chars().any(char::is_control))
+    {
+        let detail = format!("to= takes 1 to {USER_LIMIT} names with commas between them, as in to=alice,bob");
+        return Err(Refusal::new(ProblemCode::BadRequest, detail));
+    }
+    perform(&service, &request, Work::Label { label: Label { usernames, quota }, form }, body).await
+}
+
+async fn perform(
+    service: &web::Data<Service>,
+    request: &HttpRequest,
+    work: Work,
+    body: web::Payload,
+) -> Result<HttpResponse, Refusal> {
+    let id = request_id(service, request)?;
+    let bytes = content_length(service, request)?;
+    let (done, repeated) = match service.reserve(JobOrder { id, work, bytes }).await? {
+        Reservation::Repeated(done) => (done, true),
+        Reservation::Admitted(promise) => {
+            let image = read_body(service, body, bytes).await?;
+            (promise(image).await?, false)
+        }
+    };
+    Ok(answer(service, done, repeated))
+}
+
+fn answer(service: &web::Data<Service>, done: Done, repeated: bool) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type("image/png")
+        .insert_header((route::NODE, service.node().to_string()))
+        .insert_header((route::JOB_MICROS, done.took.as_micros().to_string()));
+    if repeated {
+        response.insert_header((route::REPEATED, "true"));
+    }
+    response.body(done.image)
+}
+
+fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {
+    let Some(value) = request.headers().get(route::REQUEST_ID) else { return Ok(service.fresh_id()) };
+    let text = value.to_str().unwrap_or("(not text)");
+    text.parse().map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("{}: {error}", route::REQUEST_ID)))
+}
+
+fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result<u64, Refusal> {
+    let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let Some(length) = length else {
+        return Err(Refusal::new(ProblemCode::BadRequest, "send the image as the body, with its Content-Length"));
+    };
+    let limit = service.limits().original_bytes;
+    if length > limit {
+        let mut refusal = Refusal::new(
+            ProblemCode::TooLarge,
+            format!("the image has {length} bytes, at most {limit} are accepted (limits.original_mib)"),
+        );
+        (refusal.0.need, refusal.0.have) = (Some(length), Some(limit));
+        return Err(refusal);
+    }
+    Ok(length)
+}
+
+/// Reads the body into one buffer of the announced size, within the upload time.
+async fn read_body(service: &web::Data<Service>, mut body: web::Payload, bytes: u64) -> Result<Bytes, Refusal> {
+    let read = async {
+        let mut image = BytesMut::with_capacity(bytes as usize);
+        while let Some(chunk) = body.next().await {
+            let chunk = chunk
+                .map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("the upload broke off: {error}")))?;
+            image.extend_from_slice(&chunk);
+        }
+        Ok(image.freeze())
+    };
+    let limit = service.limits().upload_time;
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
+        Err(Refusal::new(ProblemCode::BadRequest, format!("the upload took longer than {} s", limit.as_secs())))
+    })
+}

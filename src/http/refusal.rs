@@ -1,0 +1,68 @@
+//! Refusals as `application/problem+json`.
+
+use std::fmt;
+
+use actix_web::error::{JsonPayloadError, QueryPayloadError};
+use actix_web::http::StatusCode;
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::{HttpRequest, HttpResponse, ResponseError};
+
+use crate::protocol::problem::{Problem, ProblemCode};
+
+/// A [`Problem`] as an answer of actix-web.
+#[derive(Debug)]
+pub struct Refusal(pub Problem);
+
+impl Refusal {
+    /// A refusal with a code and its one line.
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Refusal(Problem::new(code, detail))
+    }
+}
+
+impl From<Problem> for Refusal {
+    fn from(problem: Problem) -> Self {
+        Refusal(problem)
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl ResponseError for Refusal {
+    fn status_code(&self) -> StatusCode {
+        StatusCode::from_u16(self.0.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header((CONTENT_TYPE, "application/problem+json"));
+        if let Some(milliseconds) = self.0.retry_after_ms {
+            response.insert_header((RETRY_AFTER, milliseconds.div_ceil(1000).to_string()));
+        }
+        response.body(serde_json::to_vec(&self.0).unwrap_or_default())
+    }
+}
+
+/// The body is not the JSON that the route takes.
+pub fn bad_json(error: JsonPayloadError, _request: &HttpRequest) -> actix_web::Error {
+    let code = match error {
+        JsonPayloadError::OverflowKnownLength { .. } | JsonPayloadError::Overflow { .. } => ProblemCode::TooLarge,
+        _ => ProblemCode::BadRequest,
+    };
+    Refusal::new(code, format!("the body is not what this route takes: {error}")).into()
+}
+
+/// The query string is not what the route takes.
+pub fn bad_query(error: QueryPayloadError, request: &HttpRequest) -> actix_web::Error {
+    Refusal::new(ProblemCode::BadRequest, format!("the query of {} is not right: {error}", request.path())).into()
+}
+
+/// No such route.
+pub async fn no_such_route(request: HttpRequest) -> Result<HttpResponse, Refusal> {
+    let detail = format!("there is no {} {}; README.md lists the routes", request.method(), request.path());
+    Err(Refusal::new(ProblemCode::NotFound, detail))
+}

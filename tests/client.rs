@@ -1,0 +1,369 @@
+//! The client library against fake nodes: which promise each test keeps is its name.
+
+#[path = "client/fake.rs"]
+mod fake;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use fake::{Announcing, FakeNode, Uploading, finished};
+use futures::future::join_all;
+use image_cloud::client::{
+    Answer, AttemptError, ClientError, ClientSettings, Cluster, FailTarget, Job, NodeAddress, PlacedBy, Work,
+};
+use image_cloud::id::{NodeId, RequestId};
+use image_cloud::protocol::job::{Label, SealForm};
+use image_cloud::protocol::problem::{Problem, ProblemCode};
+use image_cloud::protocol::status::NodeState;
+use image_cloud::time::now;
+
+const SEED: u64 = 42;
+
+/// A job with `number` as its id.
+fn job(number: u128) -> Job {
+    Job {
+        id: RequestId(number.to_be_bytes()),
+        image: Bytes::from_static(b"a picture"),
+        name: "cat.png".into(),
+        work: Work::Seal(SealForm::Compact),
+    }
+}
+
+fn nodes<const N: usize>() -> [FakeNode; N] {
+    println!("seed {SEED}");
+    std::array::from_fn(|index| FakeNode::start(index as u16 + 1))
+}
+
+fn settings(nodes: &[FakeNode]) -> ClientSettings {
+    ClientSettings::new(nodes.iter().map(FakeNode::address).collect(), SEED)
+}
+
+fn cluster(nodes: &[FakeNode]) -> Cluster {
+    Cluster::new(settings(nodes)).unwrap()
+}
+
+/// An address where nobody listens.
+fn nobody() -> NodeAddress {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    NodeAddress { node: None, url: format!("http://{}", listener.local_addr().unwrap()) }
+}
+
+fn failures(answer: &Answer) -> Vec<&str> {
+    answer.attempts.iter().map(|attempt| attempt.failure.as_deref().unwrap_or("ok")).collect()
+}
+
+/// Waits until `condition` holds, at most 5 s.
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let start = now();
+    while !condition() {
+        assert!(now().since(start) < Duration::from_secs(5), "{what}");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+fn all_know_coordinator(nodes: &[FakeNode], coordinator: u16, placement: u16) {
+    for node in nodes {
+        node.set(|script| {
+            script.coordinator = Some((4, coordinator));
+            script.placement = (node.id.0 == coordinator).then_some(placement);
+        });
+    }
+}
+
+#[test]
+fn the_futures_can_be_spawned_and_the_cluster_shared() {
+    fn check(cluster: Cluster) {
+        fn sendable(_: impl Send) {}
+        sendable(cluster.run(job(1)));
+        sendable(cluster.status());
+        sendable(cluster.fail(FailTarget::Coordinator, Duration::ZERO));
+        sendable(cluster.events(NodeId(1), 0));
+        sendable(cluster.coordinator());
+    }
+    let _ = check;
+    fn shareable<T: Send + Sync + Clone + 'static>() {}
+    shareable::<Cluster>();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_coordinators_placement_is_followed_although_another_node_has_less_load() {
+    let nodes: [FakeNode; 3] = nodes();
+    all_know_coordinator(&nodes, 2, 3);
+    nodes[2].set(|script| script.load = 9.0);
+    let cluster = cluster(&nodes);
+    // The ids are learned from the first answers, so the second request at the latest can be placed by id.
+    for number in 0..10 {
+        let answer = cluster.run(job(number)).await.unwrap();
+        assert_eq!(answer.node, NodeId(3));
+        assert_eq!(answer.image, finished(b"a picture"));
+        assert_eq!(answer.job_time, Duration::from_micros(1500));
+        assert_eq!(answer.attempts[0].placed_by, PlacedBy::Coordinator);
+        assert_eq!(failures(&answer), ["ok"]);
+    }
+    assert!(nodes[2].seen().uploads.iter().all(|(_, placed_by, query, size)| {
+        placed_by == "coordinator" && query == "form=compact&name=cat.png" && *size == 9
+    }));
+    for node in &nodes[..2] {
+        assert!(node.seen().uploads.is_empty(), "the image travels once");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_label_goes_to_its_own_route_with_names_and_quota() {
+    let nodes: [FakeNode; 1] = nodes();
+    let work = Work::Label(Label { usernames: vec!["alice".into(), "bob".into()], quota: 5 });
+    cluster(&nodes).run(Job { work, ..job(1) }).await.unwrap();
+    assert_eq!(nodes[0].seen().uploads[0].2, "to=alice%2Cbob&quota=5");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_coordinator_the_client_takes_the_lowest_load_at_once() {
+    let nodes: [FakeNode; 3] = nodes();
+    nodes[0].set(|script| script.load = 1.0);
+    nodes[1].set(|script| script.load = 0.5);
+    nodes[2].set(|script| script.state = NodeState::Recovering);
+    let answer = cluster(&nodes).run(job(1)).await.unwrap();
+    assert_eq!((answer.node, answer.attempts[0].placed_by), (NodeId(2), PlacedBy::Client));
+    assert_eq!(nodes[1].seen().uploads[0].1, "client");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_coordinator_that_hangs_is_waited_for_100_ms_and_then_no_more() {
+    let nodes: [FakeNode; 3] = nodes();
+    all_know_coordinator(&nodes, 1, 2);
+    nodes[0].set(|script| script.announcing = Announcing::Hang);
+    let cluster = cluster(&nodes);
+    let first = cluster.run(job(1)).await.unwrap();
+    assert_eq!(first.attempts[0].placed_by, PlacedBy::Client);
+    assert!(first.attempts[0].announce >= Duration::from_millis(95), "{:?}", first.attempts);
+    assert!(first.attempts[0].took < Duration::from_millis(600), "{:?}", first.attempts);
+
+    // From then on it is late, then silent, and delays nobody: 20 requests one after another, no 20 × 100 ms.
+    let mut announcing = Duration::ZERO;
+    for number in 2..22 {
+        announcing += cluster.run(job(number)).await.unwrap().attempts[0].announce;
+    }
+    assert!(announcing < Duration::from_millis(1000), "{announcing:?}");
+
+    // Back in as soon as it answers.
+    nodes[0].set(|script| script.announcing = Announcing::Answer);
+    let start = now();
+    let mut number = 100;
+    while cluster.run(job(number)).await.unwrap().attempts[0].placed_by != PlacedBy::Coordinator {
+        number += 1;
+        assert!(now().since(start) < Duration::from_secs(3), "the coordinator was never asked again");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_node_is_probed_at_a_gentle_pace() {
+    let nodes: [FakeNode; 2] = nodes();
+    nodes[0].set(|script| script.announcing = Announcing::Hang);
+    let cluster = cluster(&nodes);
+    let start = now();
+    let mut number = 0;
+    while now().since(start) < Duration::from_millis(1500) {
+        cluster.run(job(number)).await.unwrap();
+        number += 1;
+    }
+    let posts = nodes[0].seen().posts;
+    // Hanging 500 ms each, then a pause of up to 200 ms between two tries.
+    assert!((2..=4).contains(&posts), "{posts} announcements to a node that hangs, for {number} requests");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_node_is_waited_for_if_it_is_the_only_hope() {
+    let nodes: [FakeNode; 1] = nodes();
+    nodes[0].set(|script| script.announcing = Announcing::AnswerAfter(Duration::from_millis(250)));
+    let cluster = cluster(&nodes);
+    for number in 0..3 {
+        assert_eq!(failures(&cluster.run(job(number)).await.unwrap()), ["ok"]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_talk_nonsense_or_do_not_exist_are_passed_over() {
+    let nodes: [FakeNode; 2] = nodes();
+    nodes[0].set(|script| script.announcing = Announcing::WrongJson);
+    let mut settings = settings(&nodes);
+    settings.nodes.push(nobody());
+    let answer = Cluster::new(settings).unwrap().run(job(1)).await.unwrap();
+    assert_eq!((answer.node, failures(&answer)), (NodeId(2), vec!["ok"]));
+    assert!(answer.attempts[0].announce < Duration::from_millis(95), "an error is an answer: nobody waits");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn busy_is_retried_with_the_same_id_after_what_the_node_asked_for() {
+    let nodes: [FakeNode; 1] = nodes();
+    let busy = Problem { retry_after_ms: Some(60), ..Problem::new(ProblemCode::Busy, "32 jobs wait") };
+    let busy = Uploading::Refuse(Box::new(busy));
+    nodes[0].set(|script| script.uploads = [busy.clone(), busy].into());
+    let start = now();
+    let answer = cluster(&nodes).run(job(77)).await.unwrap();
+    assert_eq!(failures(&answer), ["busy", "busy", "ok"]);
+    assert!(now().since(start) >= Duration::from_millis(120));
+    let seen = nodes[0].seen();
+    assert_eq!(seen.uploads.iter().map(|upload| upload.0).collect::<Vec<_>>(), [job(77).id; 3]);
+    assert_eq!(seen.announced, [job(77).id; 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_that_hangs_is_given_up_and_goes_to_another_node() {
+    let nodes: [FakeNode; 2] = nodes();
+    all_know_coordinator(&nodes, 1, 2);
+    nodes[1].set(|script| script.uploads = [Uploading::Hang].into());
+    let cluster =
+        Cluster::new(ClientSettings { attempt_timeout: Duration::from_millis(300), ..settings(&nodes) }).unwrap();
+    let answer = cluster.run(job(5)).await.unwrap();
+    assert_eq!(failures(&answer), ["timeout", "ok"]);
+    let path: Vec<_> = answer.attempts.iter().map(|attempt| (attempt.node, attempt.placed_by)).collect();
+    assert_eq!(
+        path,
+        [(Some(NodeId(2)), PlacedBy::Coordinator), (Some(NodeId(1)), PlacedBy::Client)],
+        "the coordinator does not know yet that node 2 hangs, the client does"
+    );
+    assert!(answer.attempts[0].took >= Duration::from_millis(300));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_jobs_get_the_time_they_need() {
+    let nodes: [FakeNode; 1] = nodes();
+    let slow = Uploading::OkAfter(Duration::from_millis(700));
+    nodes[0].set(|script| script.uploads = std::iter::repeat_n(slow, 20).collect());
+    let cluster =
+        Cluster::new(ClientSettings { attempt_timeout: Duration::from_millis(200), ..settings(&nodes) }).unwrap();
+    let answer = cluster.run(job(1)).await.unwrap();
+    assert_eq!(failures(&answer), ["timeout", "timeout", "ok"], "200 ms, 400 ms, 800 ms");
+    assert_eq!(failures(&cluster.run(job(2)).await.unwrap()), ["ok"], "the next one knows");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refusal_that_no_retry_mends_ends_at_once() {
+    let nodes: [FakeNode; 2] = nodes();
+    for node in &nodes {
+        let problem = Problem::new(ProblemCode::BadImage, "not an image that can be read");
+        node.set(|script| script.uploads = [Uploading::Refuse(Box::new(problem))].into());
+    }
+    let error = cluster(&nodes).run(job(1)).await.unwrap_err();
+    assert!(matches!(&error.last, AttemptError::Refused(problem) if problem.code == ProblemCode::BadImage));
+    assert_eq!(error.attempts.len(), 1);
+    assert_eq!(error.attempts[0].failure.as_deref(), Some("bad_image"));
+    assert_eq!(nodes.iter().map(|node| node.seen().uploads.len()).sum::<usize>(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_without_a_reason_is_retried_only_if_it_is_the_servers() {
+    let nodes: [FakeNode; 1] = nodes();
+    nodes[0].set(|script| script.uploads = [Uploading::Status(502), Uploading::Status(418)].into());
+    let error = cluster(&nodes).run(job(1)).await.unwrap_err();
+    let codes: Vec<_> = error.attempts.iter().map(|attempt| attempt.failure.as_deref().unwrap()).collect();
+    assert_eq!(codes, ["http_502", "http_418"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endless_answer_is_cut_off_at_the_limit() {
+    let nodes: [FakeNode; 1] = nodes();
+    nodes[0].set(|script| script.uploads = [Uploading::Endless].into());
+    let cluster = Cluster::new(ClientSettings { answer_limit: 100_000, ..settings(&nodes) }).unwrap();
+    let error = cluster.run(job(1)).await.unwrap_err();
+    assert!(matches!(error.last, AttemptError::AnswerTooLarge { limit: 100_000, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_ends_a_request_with_all_its_attempts() {
+    let nodes: [FakeNode; 1] = nodes();
+    nodes[0].set(|script| script.state = NodeState::Recovering);
+    let mut settings = settings(&nodes);
+    settings.nodes.push(nobody());
+    settings.request_deadline = Duration::from_millis(400);
+    let start = now();
+    let error = Cluster::new(settings).unwrap().run(job(1)).await.unwrap_err();
+    let took = now().since(start);
+    assert!(took < Duration::from_millis(900), "{took:?}");
+    assert!(error.attempts.len() >= 2, "{error:?}");
+    assert!(error.attempts.iter().all(|attempt| attempt.node.is_none()));
+    assert!(matches!(error.last, AttemptError::NoNode), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_comes_back_is_used_again() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let nodes = vec![NodeAddress { node: None, url: format!("http://{}", listener.local_addr().unwrap()) }];
+    let cluster = Cluster::new(ClientSettings::new(nodes, SEED)).unwrap();
+    let running = tokio::spawn({
+        let cluster = cluster.clone();
+        async move { cluster.run(job(1)).await }
+    });
+    // First it accepts connections and drops them, as a dying process does; then it is a node.
+    let listener = tokio::task::spawn_blocking(move || {
+        drop(listener.accept().unwrap());
+        listener
+    });
+    let _node = FakeNode::start_on(1, listener.await.unwrap());
+    let answer = running.await.unwrap().unwrap();
+    let failures = failures(&answer);
+    assert!(failures.len() > 1 && failures[0] == "no_node" && failures.ends_with(&["ok"]), "{failures:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn announcements_are_gathered_and_every_request_reaches_every_node() {
+    const REQUESTS: usize = 400;
+    let nodes: [FakeNode; 3] = nodes();
+    for node in &nodes {
+        node.set(|script| script.announcing = Announcing::AnswerAfter(Duration::from_millis(5)));
+    }
+    let cluster = cluster(&nodes);
+    let answers = join_all((0..REQUESTS as u128).map(|number| cluster.run(job(number)))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    eventually("every request is announced to every node", || {
+        nodes.iter().all(|node| {
+            let mut announced = node.seen().announced;
+            announced.sort();
+            announced.dedup();
+            announced.len() == REQUESTS
+        })
+    })
+    .await;
+    let posts: usize = nodes.iter().map(|node| node.seen().posts).sum();
+    assert!(posts <= REQUESTS * 3 / 20, "{posts} announcements for {REQUESTS} requests to 3 nodes");
+    println!("{posts} announcements for {REQUESTS} requests to 3 nodes");
+
+    // No herding: all nodes said that they are idle, and nobody coordinates.
+    let shares: Vec<usize> = nodes.iter().map(|node| node.seen().uploads.len()).collect();
+    assert_eq!(shares.iter().sum::<usize>(), REQUESTS);
+    assert!(shares.iter().all(|&share| share >= REQUESTS / 4), "{shares:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn status_has_a_row_for_every_node_and_commands_find_theirs() {
+    let nodes: [FakeNode; 3] = nodes();
+    all_know_coordinator(&nodes, 2, 1);
+    nodes[2].set(|script| script.announcing = Announcing::Hang);
+    let mut settings = settings(&nodes);
+    settings.query_timeout = Duration::from_millis(300);
+    settings.nodes.push(nobody());
+    let cluster = Cluster::new(settings).unwrap();
+
+    let reports = cluster.status().await;
+    let ids: Vec<_> = reports.iter().map(|report| report.result.as_ref().map(|status| status.node).ok()).collect();
+    assert_eq!(ids, [Some(NodeId(1)), Some(NodeId(2)), None, None]);
+    assert!(reports[2].result.as_ref().unwrap_err().contains("300 ms"));
+    assert!(reports[3].result.as_ref().unwrap_err().contains("refused"), "{:?}", reports[3]);
+
+    assert_eq!(cluster.fail(FailTarget::Coordinator, Duration::from_secs(5)).await.unwrap(), NodeId(2));
+    assert_eq!(nodes[1].seen().failed_for, [5000]);
+    assert_eq!(cluster.fail(FailTarget::Node(NodeId(1)), Duration::from_secs(1)).await.unwrap(), NodeId(1));
+    let error = cluster.fail(FailTarget::Node(NodeId(9)), Duration::from_secs(1)).await.unwrap_err();
+    assert!(matches!(error, ClientError::UnknownNode { .. }), "{error}");
+
+    let events = cluster.events(NodeId(1), 2).await.unwrap();
+    assert_eq!(events.iter().map(|event| event.seq).collect::<Vec<_>>(), [2, 3]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_without_nodes_or_with_a_wrong_address_is_refused() {
+    assert!(matches!(Cluster::new(ClientSettings::new(Vec::new(), SEED)), Err(ClientError::NoNodes)));
+    let wrong = vec![NodeAddress { node: None, url: "ftp://x".into() }];
+    assert!(matches!(Cluster::new(ClientSettings::new(wrong, SEED)), Err(ClientError::BadAddress { .. })));
+}
