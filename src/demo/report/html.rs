@@ -2,14 +2,14 @@
 
 use crate::demo::report::Report;
 use crate::demo::report::svg::{chart, escape};
-use crate::demo::report::text::{self, Colour};
+use crate::demo::report::text;
 
 const STYLE: &str = include_str!("report.css");
 
 /// The page.
 pub fn html(report: &Report) -> String {
     let title = format!("Image Cloud run {}", report.run.id);
-    let text = escape(&(text::header(report) + &text::body(report, Colour::Off)));
+    let text = escape(&text::page(report));
     // "</" would end the element that holds the data.
     let data = super::json::json(report).replace("</", "<\\/");
     format!(
@@ -20,7 +20,9 @@ pub fn html(report: &Report) -> String {
          <details open><summary>The whole report</summary><pre>{text}</pre></details>\n</main>\n\
          <script type=\"application/json\" id=\"report\">{data}</script>\n</body>\n</html>\n",
         title = escape(&title),
-        subtitle = escape(&text::header(report).lines().skip(1).collect::<Vec<_>>().join(" · ")),
+        subtitle = escape(
+            &text::header(&report.tool, &report.host, &report.run).lines().skip(1).collect::<Vec<_>>().join(" · ")
+        ),
         tiles = tiles(report),
         chart = chart(report),
     )

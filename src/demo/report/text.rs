@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::demo::outages::{Election, Failure};
-use crate::demo::report::Report;
+use crate::demo::report::{Host, Report, Run, Tool};
 use crate::demo::statistics::{Latencies, LatencyMs};
 use crate::id::NodeId;
 
@@ -71,17 +71,16 @@ fn paint(text: &str, style: Style, colour: Colour) -> String {
 }
 
 /// The first lines: what runs, with the seed, printed before the load begins.
-pub fn header(report: &Report) -> String {
-    let run = &report.run;
+pub fn header(tool: &Tool, host: &Host, run: &Run) -> String {
     let mut page = Page { text: String::new(), colour: Colour::Off };
-    page.line(format!("seed {}   {} {}   run {}", run.seed, report.tool.name, report.tool.version, run.id));
+    page.line(format!("seed {}   {} {}   run {}", run.seed, tool.name, tool.version, run.id));
     let cluster = if run.attached.is_empty() {
         let workers = run.workers_per_node.map(|count| format!(", {} each", plural(count as u64, "image worker")));
         format!("{} of its own (processes, loopback{})", plural(run.nodes as u64, "node"), workers.unwrap_or_default())
     } else {
         format!("{} attached: {}", plural(run.nodes as u64, "node"), run.attached.join(", "))
     };
-    page.line(format!("{cluster}   {}   {}", report.tool.profile, plural(report.host.cores as u64, "core")));
+    page.line(format!("{cluster}   {}   {}", tool.profile, plural(host.cores as u64, "core")));
     let total = u64::from(run.clients) * u64::from(run.requests_each);
     let model = match run.rate {
         None => "closed model".to_owned(),
@@ -97,6 +96,11 @@ pub fn header(report: &Report) -> String {
         run.verify
     ));
     page.text
+}
+
+/// The whole report as it stands in `report.txt`.
+pub fn page(report: &Report) -> String {
+    header(&report.tool, &report.host, &report.run) + &body(report, Colour::Off)
 }
 
 /// Everything after the header.
@@ -486,7 +490,7 @@ mod tests {
     #[test]
     fn the_text_of_a_fixed_run_is_this() {
         let report = fixed();
-        let text = header(&report) + &body(&report, Colour::Off);
+        let text = page(&report);
         let expected = include_str!("text_snapshot.txt");
         assert!(text == expected, "the report changed; if it should, this is the new text_snapshot.txt:\n{text}");
     }
@@ -494,7 +498,7 @@ mod tests {
     #[test]
     fn no_line_is_longer_than_100_columns_and_escapes_are_for_terminals_only() {
         let report = fixed();
-        let plain = header(&report) + &body(&report, Colour::Off);
+        let plain = page(&report);
         for line in plain.lines() {
             assert!(line.chars().count() <= 100, "{} columns: {line}", line.chars().count());
         }
