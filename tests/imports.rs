@@ -149,8 +149,10 @@ fn cores_do_not_import_one_another() {
         let Some(rest) = name.strip_prefix("core/") else { continue };
         let own = rest.split('/').next().unwrap().trim_end_matches(".rs");
         for other in code.split("core::").skip(1) {
-            let other: String = other.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
-            let is_core = ["election", "failure", "jobs", "ledger", "liveness", "placement", "recovery"].contains(&other.as_str());
+            let other: String =
+                other.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
+            let is_core = ["election", "failure", "jobs", "ledger", "liveness", "placement", "recovery"]
+                .contains(&other.as_str());
             if is_core && other != own {
                 wrong.push(format!("src/{name} imports core::{other}"));
             }
@@ -178,7 +180,8 @@ fn cores_images_and_protocol_are_pure() {
     let mut wrong = Vec::new();
     for (name, code) in code() {
         if ["core", "image", "protocol"].contains(&module_of(&name)) {
-            wrong.extend(IMPURE.iter().filter(|word| names(&code, word)).map(|word| format!("src/{name} names {word}")));
+            wrong
+                .extend(IMPURE.iter().filter(|word| names(&code, word)).map(|word| format!("src/{name} names {word}")));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));

@@ -4,13 +4,15 @@
 //! after a panic too. If it is killed, its end of each node's standard input closes: the node stops, and because its parent is
 //! gone, it removes the directory.
 
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,7 +21,7 @@ use thiserror::Error;
 use crate::config::secrets::{KeyBytes, SecretsError, read_cluster_key};
 use crate::config::{ClusterConfig, ConfiguredNode, FailureNumbers, JobNumbers};
 use crate::id::NodeId;
-use crate::node::{self, NodeOptions};
+use crate::node::{self, END_OF_FAILURE, NodeOptions};
 use crate::time::now;
 
 /// The hidden first argument that makes this program a node.
@@ -93,6 +95,25 @@ pub enum Echo {
     Off,
 }
 
+/// The standard inputs of the nodes. Their ends tell a node that its parent is gone, so the cluster keeps them too.
+#[derive(Clone, Debug, Default)]
+pub struct Lines {
+    inputs: Arc<BTreeMap<NodeId, Mutex<ChildStdin>>>,
+}
+
+impl Lines {
+    /// Ends the failure of a node, which hears nobody over the network.
+    ///
+    /// # Errors
+    /// The node is gone.
+    pub fn end_failure(&self, node: NodeId) -> std::io::Result<()> {
+        let input = self.inputs.get(&node).ok_or(std::io::ErrorKind::NotFound)?;
+        let mut input = input.lock().unwrap_or_else(PoisonError::into_inner);
+        writeln!(input, "{END_OF_FAILURE}")?;
+        input.flush()
+    }
+}
+
 /// Running nodes. Dropping it ends them and removes their directory.
 #[derive(Debug)]
 pub struct OwnCluster {
@@ -100,6 +121,7 @@ pub struct OwnCluster {
     config: ClusterConfig,
     logs: PathBuf,
     children: Vec<(NodeId, Child)>,
+    lines: Lines,
 }
 
 impl OwnCluster {
@@ -118,7 +140,8 @@ impl OwnCluster {
             ..ClusterConfig::default()
         };
         // From here on a return drops the cluster, which cleans up.
-        let mut cluster = OwnCluster { directory, config, logs: plan.logs.clone(), children: Vec::new() };
+        let mut cluster =
+            OwnCluster { directory, config, logs: plan.logs.clone(), children: Vec::new(), lines: Lines::default() };
         let text = toml::to_string(&cluster.config).map_err(std::io::Error::other).map_err(system(CONFIG_FILE))?;
         let path = cluster.directory.join(CONFIG_FILE);
         fs::write(&path, text).map_err(system(path.display().to_string()))?;
@@ -127,6 +150,9 @@ impl OwnCluster {
             let child = cluster.spawn(&program, id, plan)?;
             cluster.children.push((id, child));
         }
+        let inputs = cluster.children.iter_mut();
+        let inputs = inputs.filter_map(|(id, child)| child.stdin.take().map(|input| (*id, Mutex::new(input))));
+        cluster.lines = Lines { inputs: Arc::new(inputs.collect()) };
         Ok(cluster)
     }
 
@@ -213,9 +239,9 @@ impl OwnCluster {
         remove(&self.directory);
     }
 
-    /// The nodes' process ids.
-    pub fn pids(&self) -> Vec<u32> {
-        self.children.iter().map(|(_, child)| child.id()).collect()
+    /// The lines to the nodes.
+    pub fn lines(&self) -> Lines {
+        self.lines.clone()
     }
 }
 

@@ -191,7 +191,9 @@ pub fn narrate(event: &Event, start_unix_ms: u64) -> Option<String> {
             elections.first().map(text::election)
         }
         EventKind::StateChanged { from, to, why } => Some(format!("t={at:+.2} s  node {node}: {from} → {to} ({why})")),
-        EventKind::Refused { term, why } => Some(format!("t={at:+.2} s  node {node}: Raft refused in term {term}: {why}")),
+        EventKind::Refused { term, why } => {
+            Some(format!("t={at:+.2} s  node {node}: Raft refused in term {term}: {why}"))
+        }
         EventKind::Alarm { text } => Some(format!("t={at:+.2} s  node {node}: ALARM {text}")),
         EventKind::Suspected { .. } | EventKind::CoordinatorKnown { .. } | EventKind::Recovered { .. } => None,
     }
@@ -207,10 +209,8 @@ mod tests {
     fn a_cluster_is_settled_when_all_expected_nodes_are_active_under_a_coordinator_among_them() {
         let active = Some(NodeState::Active);
         let leadership = Leadership { term: Term(1), node: NodeId(2) };
-        let mut snapshot = Snapshot {
-            nodes: [(NodeId(1), active), (NodeId(2), active)].into(),
-            coordinator: Some(leadership),
-        };
+        let mut snapshot =
+            Snapshot { nodes: [(NodeId(1), active), (NodeId(2), active)].into(), coordinator: Some(leadership) };
         assert!(snapshot.is_settled(2) && !snapshot.is_settled(3));
         assert_eq!(snapshot.line(), "1 Active  2* Active");
         snapshot.nodes.insert(NodeId(3), None);

@@ -10,8 +10,8 @@
 use serde::Serialize;
 
 use crate::demo::record::Record;
-use crate::id::{Load, NodeId, Term};
-use crate::protocol::election::{Campaign, Cause};
+use crate::id::NodeId;
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::{Event, EventKind};
 use crate::protocol::status::NodeState;
 
@@ -20,35 +20,16 @@ use crate::protocol::status::NodeState;
 pub struct Election {
     /// When Raft had confirmed it.
     pub at_s: f64,
-    /// The term.
-    pub term: Term,
-    /// The winner.
-    pub coordinator: NodeId,
-    /// Who called it; none if Raft elected by itself.
-    pub caller: Option<NodeId>,
-    /// Why.
-    pub cause: Cause,
-    /// How Raft was asked.
-    pub campaign: Option<Campaign>,
-    /// Everybody who took part, with the loads that decided, lowest load first.
-    pub loads: Vec<Candidate>,
-    /// Who voted for it, where known.
-    pub votes: Vec<NodeId>,
-    /// How many voters there are.
-    pub voters: u32,
-    /// From the suspicion to the confirmation.
-    pub took_ms: f64,
+    /// Who won, called by whom and why, every load, the votes, the time it took.
+    #[serde(flatten)]
+    pub result: ElectionResult,
 }
 
-/// One node in an election.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Candidate {
-    /// The node.
-    pub node: NodeId,
-    /// Its load when the round began.
-    pub load: Load,
-    /// Its state.
-    pub state: NodeState,
+impl Election {
+    /// The winner.
+    pub fn coordinator(&self) -> NodeId {
+        self.result.coordinator.node
+    }
 }
 
 /// One failure of one node.
@@ -100,33 +81,14 @@ pub fn elections(events: &[Event], start_unix_ms: u64) -> Vec<Election> {
         .iter()
         .filter_map(|event| match &event.what {
             EventKind::Elected(result) => {
-                let mut loads: Vec<Candidate> = result
-                    .standings
-                    .iter()
-                    .map(|standing| Candidate {
-                        node: standing.member.node,
-                        load: standing.load,
-                        state: standing.state,
-                    })
-                    .collect();
-                loads.sort_by_key(|candidate| (candidate.load, candidate.node));
-                Some(Election {
-                    at_s: seconds_since(start_unix_ms, event.at_unix_ms),
-                    term: result.coordinator.term,
-                    coordinator: result.coordinator.node,
-                    caller: result.caller,
-                    cause: result.cause,
-                    campaign: result.campaign,
-                    loads,
-                    votes: result.votes.clone(),
-                    voters: result.voters,
-                    took_ms: result.took_micros as f64 / 1000.0,
-                })
+                Some(Election { at_s: seconds_since(start_unix_ms, event.at_unix_ms), result: result.clone() })
             }
             _ => None,
         })
         .collect();
-    elections.sort_by(|left, right| left.at_s.total_cmp(&right.at_s).then(left.term.cmp(&right.term)));
+    elections.sort_by(|left, right| {
+        left.at_s.total_cmp(&right.at_s).then(left.result.coordinator.cmp(&right.result.coordinator))
+    });
     elections
 }
 
@@ -249,13 +211,10 @@ mod tests {
     }
 
     #[test]
-    fn elections_come_with_all_loads_sorted_and_their_times() {
+    fn elections_come_in_order_with_their_times() {
         let elections = elections(&fixture::events(), START_UNIX_MS);
-        assert_eq!(elections.iter().map(|election| election.coordinator.0).collect::<Vec<_>>(), [1, 2]);
-        assert_eq!((elections[0].at_s, elections[1].at_s), (-0.4, 2.18));
-        let loads: Vec<_> = elections[1].loads.iter().map(|candidate| candidate.load.to_string()).collect();
-        assert_eq!(loads, ["0.25", "0.51", "0.53"]);
-        assert_eq!(elections[1].took_ms, 23.4);
+        let found: Vec<_> = elections.iter().map(|election| (election.at_s, election.coordinator().0)).collect();
+        assert_eq!(found, [(-0.4, 1), (2.18, 2)]);
     }
 
     #[test]

@@ -78,7 +78,8 @@ mod tests {
     #[test]
     fn the_rate_is_that_of_the_last_second_and_falls_to_zero_when_nothing_moves() {
         let mut rate = MovingRate::default();
-        let rates: Vec<f64> = (0..=20u64).map(|tick| rate.look(Duration::from_millis(tick * 100), tick.min(10) * 5)).collect();
+        let rates: Vec<f64> =
+            (0..=20u64).map(|tick| rate.look(Duration::from_millis(tick * 100), tick.min(10) * 5)).collect();
         assert_eq!((rates[0], rates[5], rates[10]), (0.0, 50.0, 50.0));
         assert_eq!((rates[15], rates[20]), (25.0, 0.0));
     }

@@ -15,8 +15,7 @@ use crate::protocol::event::Event;
 const RUNS: &str = "runs";
 
 /// The files of every complete or partial report, in the order in which they are listed.
-pub const FILES: [&str; 6] =
-    ["report.html", "report.txt", "report.json", "latency.hgrm", "run.hlog", "events.jsonl"];
+pub const FILES: [&str; 6] = ["report.html", "report.txt", "report.json", "latency.hgrm", "run.hlog", "events.jsonl"];
 
 /// The name of a run: when it began (UTC) and four digits that tell runs of one second apart.
 pub fn run_id(unix_ms: u64, process: u32) -> String {
@@ -45,8 +44,9 @@ fn civil_from_days(days: u64) -> (u64, u64, u64) {
 /// It cannot be made; the text names it and the flag.
 pub fn create(named: Option<&Path>, run_id: &str) -> Result<PathBuf> {
     let directory = named.map_or_else(|| Path::new(RUNS).join(run_id), Path::to_path_buf);
-    fs::create_dir_all(&directory)
-        .with_context(|| format!("cannot make the run directory {}; choose another with --out DIR", directory.display()))?;
+    fs::create_dir_all(&directory).with_context(|| {
+        format!("cannot make the run directory {}; choose another with --out DIR", directory.display())
+    })?;
     if named.is_none() {
         point_latest(Path::new(RUNS), run_id);
     }
@@ -67,7 +67,13 @@ fn point_latest(runs: &Path, run_id: &str) {
 ///
 /// # Errors
 /// A file cannot be written; the text names it.
-pub fn write(directory: &Path, report: &Report, statistics: &Statistics, records: &[Record], events: &[Event]) -> Result<()> {
+pub fn write(
+    directory: &Path,
+    report: &Report,
+    statistics: &Statistics,
+    records: &[Record],
+    events: &[Event],
+) -> Result<()> {
     let hlog = hdr::hlog(records, report.run.started_unix_ms).map_err(anyhow::Error::msg).context("run.hlog")?;
     let mut lines = String::new();
     for event in events {

@@ -249,6 +249,11 @@ pub struct StatusAsked;
 #[rtype(result = "()")]
 pub struct FailCommanded(pub Duration);
 
+/// The parent process ends the failure, if there is one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FailureEnded;
+
 impl Handler<RaftChanged> for Node {
     type Result = ();
 
@@ -340,7 +345,12 @@ impl Handler<SyncAsked> for Node {
 
     fn handle(&mut self, SyncAsked(request): SyncAsked, _context: &mut Self::Context) -> Self::Result {
         let active = self.parts.recovery.state_for_elections() == NodeState::Active;
-        log::debug!("node {}: node {} asks for the state (it has applied {})", self.me(), request.node, request.applied);
+        log::debug!(
+            "node {}: node {} asks for the state (it has applied {})",
+            self.me(),
+            request.node,
+            request.applied
+        );
         actix::MessageResult(StateSyncResponse {
             node: self.me(),
             active,
@@ -366,7 +376,11 @@ impl Handler<Announced> for Node {
             let request_id = request.request_id;
             let placement = if leads { self.place(now) } else { None };
             if let Some(node) = placement {
-                log::debug!("node {me}: places {} {request_id} ({} bytes) on node {node}", request.operation, request.size_bytes);
+                log::debug!(
+                    "node {me}: places {} {request_id} ({} bytes) on node {node}",
+                    request.operation,
+                    request.size_bytes
+                );
             }
             answers.push(EncryptionResponse { request_id, node: me, state, load, coordinator, placement });
         }
@@ -391,6 +405,14 @@ impl Handler<FailCommanded> for Node {
 
     fn handle(&mut self, FailCommanded(duration): FailCommanded, context: &mut Self::Context) {
         self.failures(time::now(), failure::Input::Command(duration), context);
+    }
+}
+
+impl Handler<FailureEnded> for Node {
+    type Result = ();
+
+    fn handle(&mut self, _: FailureEnded, context: &mut Self::Context) {
+        self.failures(time::now(), failure::Input::End, context);
     }
 }
 

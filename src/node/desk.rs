@@ -143,6 +143,7 @@ impl Drop for Ticket {
 
 fn refusal(busy: Busy) -> Problem {
     let milliseconds = busy.retry_after.as_millis() as u64;
-    let detail = format!("busy: the bound on {} is reached; try again in {milliseconds} ms, or at another node", busy.bound);
+    let detail =
+        format!("busy: the bound on {} is reached; try again in {milliseconds} ms, or at another node", busy.bound);
     Problem { retry_after_ms: Some(milliseconds), ..Problem::new(ProblemCode::Busy, detail) }
 }

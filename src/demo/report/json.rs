@@ -24,6 +24,6 @@ mod tests {
         assert_eq!(keys(&value["metrics"]), "latency_ms requests_per_sec success_rate");
         assert_eq!(keys(&value["metrics"]["latency_ms"]), "max mean min p50 p90 p95 p99 p999");
         assert_eq!(value["by_node"]["2"]["count"], 20);
-        assert_eq!(value["elections"][1]["loads"][0]["load"], 0.25);
+        assert_eq!(value["elections"][1]["standings"][0]["load"], 0.25);
     }
 }

@@ -249,7 +249,7 @@ impl Chart<'_> {
     /// When a node coordinated: from each election that it won to the next one, or to its own failure.
     fn reigns(&self, node: NodeId) -> Vec<(f64, f64)> {
         let elections = &self.report.elections;
-        let won = elections.iter().enumerate().filter(|(_, election)| election.coordinator == node);
+        let won = elections.iter().enumerate().filter(|(_, election)| election.coordinator() == node);
         won.map(|(position, election)| {
             let next = elections.get(position + 1).map_or(self.end_s, |next| next.at_s);
             let own =
@@ -263,7 +263,7 @@ impl Chart<'_> {
         for election in self.report.elections.clone().iter().filter(|election| election.at_s >= 0.0) {
             let x = self.x(election.at_s);
             self.line((x, THROUGHPUT.top - 2.0), (x, self.lanes_bottom()), "election");
-            let label = format!("term {}: node {}", election.term, election.coordinator);
+            let label = format!("term {}: node {}", election.result.coordinator.term, election.coordinator());
             // Near the right edge the label stands on the left of its line.
             let (at, class) =
                 if x > RIGHT - 110.0 { (x - 4.0, "election-label end") } else { (x + 4.0, "election-label") };

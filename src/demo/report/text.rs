@@ -5,7 +5,6 @@ use std::fmt::Write;
 use crate::demo::outages::{Election, Failure};
 use crate::demo::report::{Host, Report, Run, Tool};
 use crate::demo::statistics::{Latencies, LatencyMs};
-use crate::id::NodeId;
 
 /// Whether escape sequences are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -302,44 +301,9 @@ fn elections(page: &mut Page, report: &Report) {
     }
 }
 
-/// An election as it is printed, in the report and while the run goes on: the coordinator and its load, then all nodes sorted by
-/// load with the coordinator marked.
+/// An election as it is printed, in the report and while the run goes on.
 pub fn election(election: &Election) -> String {
-    let load_of = |node: NodeId| {
-        election
-            .loads
-            .iter()
-            .find(|candidate| candidate.node == node)
-            .map_or_else(|| "?".to_owned(), |found| found.load.to_string())
-    };
-    let caller = election.caller.map_or_else(|| "Raft by itself".to_owned(), |node| format!("node {node}"));
-    let votes: Vec<String> = election.votes.iter().map(NodeId::to_string).collect();
-    let votes = if votes.is_empty() {
-        format!("a majority of {}", plural(u64::from(election.voters), "voter"))
-    } else {
-        format!("{} of {} ({})", votes.len(), election.voters, votes.join(", "))
-    };
-    let mut text = format!(
-        "t={:+.2} s  coordinator: node {} with load {}  term {}  in {} ms\n",
-        election.at_s,
-        election.coordinator,
-        load_of(election.coordinator),
-        election.term,
-        figure(election.took_ms)
-    );
-    let campaign = election.campaign.map_or_else(String::new, |campaign| format!("   campaign: {}", word(&campaign)));
-    let _ = writeln!(text, "    called by {caller}: {}   votes: {votes}{campaign}", word(&election.cause));
-    for candidate in &election.loads {
-        let mark = if candidate.node == election.coordinator { "  [COORDINATOR]" } else { "" };
-        let _ = writeln!(
-            text,
-            "    node {}  load {:>6}  {}{mark}",
-            candidate.node,
-            candidate.load.to_string(),
-            candidate.state
-        );
-    }
-    text
+    format!("t={:+.2} s  {}", election.at_s, election.result)
 }
 
 fn failures(page: &mut Page, report: &Report) {
@@ -435,11 +399,6 @@ fn closing(page: &mut Page, report: &Report) {
     }
     page.line(format!("  demo --seed {}    the same requests again", report.run.seed));
     page.line("  demo --failures none --verify none    speed alone      demo --rate R    a user's view of a stall");
-}
-
-fn word(value: &impl serde::Serialize) -> String {
-    let name = serde_json::to_value(value).ok().and_then(|value| value.as_str().map(|text| text.replace('_', " ")));
-    name.unwrap_or_default()
 }
 
 /// Three significant digits, as far as they are measured.

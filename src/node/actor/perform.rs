@@ -123,7 +123,12 @@ impl Node {
                 match self.parts.election.coordinator() {
                     Some(coordinator) if coordinator.node == node => {
                         let line = format!("suspects the coordinator, node {node}: {cause}");
-                        record(&shared, Level::Warn, &line, EventKind::Suspected { coordinator, why: cause.to_string() });
+                        record(
+                            &shared,
+                            Level::Warn,
+                            &line,
+                            EventKind::Suspected { coordinator, why: cause.to_string() },
+                        );
                     }
                     _ => log::warn!("node {}: suspects node {node}: {cause}", self.me()),
                 }
