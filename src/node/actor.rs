@@ -15,12 +15,12 @@ use crate::core::election::{self, Election, RaftView};
 use crate::core::liveness::{self, Liveness};
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
-use crate::protocol::election::{ElectionMessage, Heartbeat};
+use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
 use crate::protocol::event::EventKind;
 use crate::protocol::job::{Announcement, EncryptionResponse};
 use crate::protocol::status::{NodeState, NodeStatus, PeerStatus, RaftRole};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
-use crate::raft::RaftNode;
+use crate::raft::{Command, RaftNode};
 use crate::time::{self, Moment};
 use crate::transport::{Gate, Links};
 
@@ -66,15 +66,26 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     raft_view: RaftView,
+    last_append: Option<Moment>,
     heard: BTreeMap<NodeId, (Heartbeat, Moment)>,
     placements: u64,
+    /// An election that this node won, until the ledger takes entries of its term.
+    unrecorded: Option<ElectionResult>,
     started: Moment,
 }
 
 impl Node {
     /// A node from its parts, not yet started.
     pub fn new(parts: Parts) -> Self {
-        Node { parts, raft_view: RaftView::default(), heard: BTreeMap::new(), placements: 0, started: time::now() }
+        Node {
+            parts,
+            raft_view: RaftView::default(),
+            last_append: None,
+            heard: BTreeMap::new(),
+            placements: 0,
+            unrecorded: None,
+            started: time::now(),
+        }
     }
 
     fn me(&self) -> NodeId {
@@ -98,10 +109,13 @@ impl Node {
             jobs_accepted: counters.accepted,
         };
         self.parts.placement.step(now, report);
-        if let Some(appended) = self.parts.raft.last_append() {
-            self.liveness(now, liveness::Input::RaftAppended { at: appended }, context);
+        if !self.failed() {
+            let appended = self.parts.raft.last_append();
+            if std::mem::replace(&mut self.last_append, appended) != appended {
+                self.liveness(now, liveness::Input::Appended, context);
+            }
+            self.liveness(now, liveness::Input::Tick, context);
         }
-        self.liveness(now, liveness::Input::Tick, context);
         let state = self.parts.recovery.state_for_elections();
         self.election(now, election::Input::Own { load, state }, context);
         self.election(now, election::Input::Tick, context);
@@ -138,6 +152,15 @@ impl Node {
         for effect in self.parts.failures.step(now, input) {
             self.perform_failure(now, effect, context);
         }
+    }
+
+    fn record_election(&self, result: ElectionResult) {
+        let (raft, me) = (self.parts.raft.clone(), self.me());
+        tokio::spawn(async move {
+            if let Err(error) = raft.propose(Command::RecordElection(result)).await {
+                log::warn!("node {me}: the election is not recorded in the ledger: {error}");
+            }
+        });
     }
 
     fn publish(&self) {
@@ -266,12 +289,15 @@ impl Handler<RaftChanged> for Node {
         }
         self.raft_view = view.clone();
         let leads = view.leader == Some(self.me());
-        let applied = recovery::Input::Applied {
-            applied: view.applied,
-            own_term: leads && view.last_log.term == view.term && view.applied >= view.last_log.length,
-        };
+        let own_term = leads && view.last_log.term == view.term && view.applied >= view.last_log.length;
+        let applied = recovery::Input::Applied { applied: view.applied, own_term };
+        let followed = view.leader.filter(|leader| *leader != self.me());
+        self.liveness(now, liveness::Input::Follows { leader: followed }, context);
         self.election(now, election::Input::Raft(view), context);
         self.recovery(now, applied, context);
+        if own_term && let Some(result) = self.unrecorded.take() {
+            self.record_election(result);
+        }
     }
 }
 
@@ -301,7 +327,9 @@ impl Handler<PeerClosed> for Node {
     type Result = ();
 
     fn handle(&mut self, PeerClosed(member): PeerClosed, context: &mut Self::Context) {
-        self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
+        if !self.failed() {
+            self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
+        }
     }
 }
 

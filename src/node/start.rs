@@ -121,7 +121,7 @@ async fn serve(
         workers,
         tick: Duration::from_millis(config.election.tick_ms),
         election: Election::new(election_settings(&options, member), *seed),
-        liveness: Liveness::new(liveness_settings(config, *id), time::now()),
+        liveness: Liveness::new(liveness_settings(config, *id)),
         placement: placement::Placement::new(placement::Settings::default()),
         recovery: recovery::Recovery::new(recovery::Settings::new(*id), time::now()),
         failures: failure::Failures::new(failure_settings(config), seed.wrapping_add(1), time::now()),
@@ -213,11 +213,12 @@ fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings 
 
 fn liveness_settings(config: &ClusterConfig, me: NodeId) -> liveness::Settings {
     let numbers = &config.election;
+    let peers = config.nodes.iter().map(|node| node.id).filter(|node| *node != me).collect();
     liveness::Settings {
-        peers: config.nodes.iter().map(|node| node.id).filter(|node| *node != me).collect(),
         suspicion: Duration::from_millis(numbers.suspicion_ms),
         lease: Duration::from_millis(numbers.raft_election_max_ms),
         tick: Duration::from_millis(numbers.tick_ms),
+        ..liveness::Settings::new(peers)
     }
 }
 

@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
 use crate::protocol::codec::{self, LIMIT_BYTES};
+use crate::raft::torn_tail;
 use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
 
 /// Entries that arrive within this time share one sync. The library's default of 1 ms would be added to every serial write and
@@ -38,7 +39,8 @@ pub struct LogStore {
 }
 
 impl LogStore {
-    /// Opens the log in an existing directory, which it locks. A record that was torn by a crash at the very end is cut off.
+    /// Opens the log in an existing directory, which it locks. A record that was torn by a crash at the very end is cut off;
+    /// nobody was told that it was kept.
     ///
     /// # Errors
     /// The system's; `InvalidData` if the log is damaged elsewhere.
@@ -49,7 +51,13 @@ impl LogStore {
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
         config.wal.truncate_incomplete_record = Some(true);
         config.log_cache_capacity = Some(CACHE_BYTES);
-        let log = RaftLog::open(Arc::new(config))?;
+        let config = Arc::new(config);
+        let log = match RaftLog::open(config.clone()) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                torn_tail::open_without_blank_tail(directory, || RaftLog::open(config.clone()), error)?
+            }
+            result => result?,
+        };
         Ok(LogStore { log: Arc::new(Mutex::new(log)) })
     }
 
@@ -140,8 +148,12 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
+        let mut log = self.log();
+        if log.log_state().last().map(|id| id.0) <= last {
+            return Ok(());
+        }
         // Not synced by itself: the log is written in order, so the next synced entry brings it along.
-        self.log().truncate(last.map_or(0, |id| id.index() + 1))?;
+        log.truncate(last.map_or(0, |id| id.index() + 1))?;
         Ok(())
     }
 

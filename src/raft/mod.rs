@@ -20,6 +20,7 @@ mod ballot;
 mod network;
 #[cfg(test)]
 mod tests;
+mod torn_tail;
 mod view;
 
 use std::fs;

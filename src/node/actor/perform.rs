@@ -10,14 +10,13 @@ use crate::core::{election, failure, liveness, placement, recovery};
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
 use crate::protocol::sync::StateSync;
-use crate::raft::Command;
 use crate::time::Moment;
 use crate::transport::{ProbeOutcome, probe};
 
 /// How long a `StateSync` may take before its answer is of no use.
 const SYNC_LIMIT: Duration = Duration::from_millis(500);
 /// How long one connection attempt of a probe may take.
-const PROBE_LIMIT: Duration = Duration::from_millis(5);
+const PROBE_LIMIT: Duration = Duration::from_millis(10);
 
 impl Node {
     pub(super) fn perform_election(&mut self, now: Moment, effect: election::Effect, context: &mut Context<Self>) {
@@ -31,7 +30,7 @@ impl Node {
                 }
             }
             Effect::Probe { round, node } => {
-                self.liveness(now, liveness::Input::FindingWanted { round, node }, context);
+                self.liveness(now, liveness::Input::Asked { round, node }, context);
             }
             Effect::Campaign { campaign, term, vacancy, members } => {
                 let (raft, node) = (self.parts.raft.clone(), context.address());
@@ -73,17 +72,11 @@ impl Node {
             Effect::Decided(result) => {
                 println!("{result}");
                 record(&shared, Level::Info, "won the election", EventKind::Elected(result.clone()));
-                let raft = self.parts.raft.clone();
-                let me = self.me();
-                tokio::spawn(async move {
-                    if let Err(error) = raft.propose(Command::RecordElection(result)).await {
-                        log::warn!("node {me}: the election is not recorded in the ledger: {error}");
-                    }
-                });
+                self.unrecorded = Some(result);
             }
             Effect::Refused { term, why } => {
                 let line = format!("Raft did not confirm the nomination after term {term}: {why}");
-                record(&shared, Level::Warn, &line, EventKind::Refused { term, why });
+                record(&shared, Level::Warn, &line, EventKind::Refused { campaign_term: term, why });
             }
             Effect::Alarm(text) => record(&shared, Level::Error, &text.clone(), EventKind::Alarm { text }),
             Effect::Waiting { missing } => {
@@ -96,22 +89,17 @@ impl Node {
     pub(super) fn perform_liveness(&mut self, now: Moment, effect: liveness::Effect, context: &mut Context<Self>) {
         use liveness::Effect;
         match effect {
-            Effect::Probe { node, attempts, pause } => {
+            Effect::Probe { node, after } => {
                 let Some(&address) = self.parts.peers.get(&node) else { return };
                 let actor = context.address();
                 tokio::spawn(async move {
-                    let mut outcome = ProbeOutcome::Connected;
-                    for attempt in 0..attempts {
-                        if attempt > 0 {
-                            tokio::time::sleep(pause).await;
-                        }
-                        outcome = probe(address, PROBE_LIMIT).await;
-                        if outcome == ProbeOutcome::Refused {
-                            break;
-                        }
-                    }
-                    let refused = outcome == ProbeOutcome::Refused;
-                    let _ = actor.send(LivenessInput(liveness::Input::Probed { node, refused })).await;
+                    tokio::time::sleep(after).await;
+                    let outcome = match probe(address, PROBE_LIMIT).await {
+                        ProbeOutcome::Connected => liveness::ProbeOutcome::Connected,
+                        ProbeOutcome::Refused => liveness::ProbeOutcome::Refused,
+                        ProbeOutcome::Silent => liveness::ProbeOutcome::NoAnswer,
+                    };
+                    let _ = actor.send(LivenessInput(liveness::Input::Probed { node, outcome })).await;
                 });
             }
             Effect::Found { round, node, finding } => {
@@ -187,6 +175,7 @@ impl Node {
             }
             Effect::Recover => {
                 self.parts.gate.open();
+                self.liveness(now, liveness::Input::Resumed, context);
                 self.recovery(now, recovery::Input::FailureOver, context);
             }
         }

@@ -101,6 +101,8 @@ fn e2_a_coordinator_is_learned_from_a_heartbeat() {
         sequence: 1,
         state: NodeState::Active,
         load: Load::from_hundredths(7),
+        pressure: Load::default(),
+        workers: 1,
         jobs_accepted: 0,
         last_log: log(1, 10),
         coordinator: Some(leadership(2, 3)),

@@ -77,6 +77,8 @@ fn e6_strategy_raft() {
         sequence: 1,
         state: NodeState::Active,
         load: Load::from_hundredths(7),
+        pressure: Load::default(),
+        workers: 1,
         jobs_accepted: 0,
         last_log: log(1, 10),
         coordinator: Some(leadership(1, 1)),
