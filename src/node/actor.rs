@@ -272,6 +272,11 @@ pub struct StatusAsked;
 #[rtype(result = "()")]
 pub struct FailCommanded(pub Duration);
 
+/// The parent process ends the failure, if there is one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FailureEnded;
+
 impl Handler<RaftChanged> for Node {
     type Result = ();
 
@@ -428,6 +433,14 @@ impl Handler<FailCommanded> for Node {
 
     fn handle(&mut self, FailCommanded(duration): FailCommanded, context: &mut Self::Context) {
         self.failures(time::now(), failure::Input::Command(duration), context);
+    }
+}
+
+impl Handler<FailureEnded> for Node {
+    type Result = ();
+
+    fn handle(&mut self, _: FailureEnded, context: &mut Self::Context) {
+        self.failures(time::now(), failure::Input::End, context);
     }
 }
 

@@ -14,7 +14,7 @@ mod start;
 mod worker;
 
 pub use options::{NodeError, NodeOptions};
-pub use start::run;
+pub use start::{END_OF_FAILURE, run};
 
 /// Logs to standard error as `RUST_LOG` says; by default what an operator wants to see, and little of the libraries.
 pub fn init_logging() {

@@ -5,14 +5,14 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use actix::{Actor, System};
+use actix::{Actor, Addr, System};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::actor::{Node, Parts};
+use super::actor::{FailureEnded, Node, Parts};
 use super::data_dir::DataDir;
 use super::desk::Desk;
 use super::inbound::Entrance;
@@ -36,6 +36,9 @@ use crate::time;
 use crate::transport::{CallError, Gate, LinkSettings, Links};
 
 const MIB: u64 = 1 << 20;
+
+/// The line on a child's standard input that ends its failure.
+pub const END_OF_FAILURE: &str = "recover";
 
 /// Runs a node until Ctrl-C, SIGTERM or the end of its parent.
 ///
@@ -141,13 +144,14 @@ async fn serve(
     let limits =
         http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
+    let parented = node.clone();
     let counter = Counter { node, desk, shared, limits, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 
     let outcome = tokio::select! {
-        why = told_to_stop(options.exit_with_parent) => {
+        why = told_to_stop(options.exit_with_parent.then_some(parented)) => {
             log::info!("node {id}: {why}, stopping");
             Ok(())
         }
@@ -287,7 +291,10 @@ async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: De
 }
 
 /// Resolves with the reason when the node shall stop.
-async fn told_to_stop(exit_with_parent: bool) -> &'static str {
+///
+/// A node that fails hears nobody over the network. A parent can still end its failure: with the line `recover` on the standard
+/// input, whose end means that the parent is gone.
+async fn told_to_stop(child: Option<Addr<Node>>) -> &'static str {
     let interrupt = async {
         match signal(SignalKind::interrupt()) {
             Ok(mut signal) => signal.recv().await,
@@ -301,20 +308,33 @@ async fn told_to_stop(exit_with_parent: bool) -> &'static str {
         }
     };
     let orphaned = async {
-        if !exit_with_parent {
-            std::future::pending::<()>().await;
+        let Some(node) = child else { return std::future::pending().await };
+        let mut lines = parents_lines();
+        while let Some(line) = lines.recv().await {
+            if line == END_OF_FAILURE {
+                // A node whose mailbox is closed is stopping anyway.
+                let _ = node.send(FailureEnded).await;
+            }
         }
-        let (ended, end) = tokio::sync::oneshot::channel();
-        // A thread of its own: a read of standard input cannot be cancelled.
-        std::thread::spawn(move || {
-            let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
-            let _ = ended.send(());
-        });
-        let _ = end.await;
     };
     tokio::select! {
         _ = interrupt => "interrupted",
         _ = terminate => "told to stop",
         () = orphaned => "its parent is gone",
     }
+}
+
+/// The lines of the standard input until its end. A thread of its own reads them, and nobody waits for it: tokio's standard
+/// input would keep the runtime from ending until another line comes.
+fn parents_lines() -> tokio::sync::mpsc::Receiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
