@@ -51,7 +51,7 @@ impl Tables {
         debug_assert_eq!((symbols[0], symbols[256]), (FILTER, END));
 
         let mut sink = Sink::new(vec![0; 256]);
-        write_dynamic_head(&mut sink, &lengths, &[0]);
+        write_dynamic_head(&mut sink, &lengths, &[0], 0);
         let head_bits = sink.take_pending();
         let head = sink.finish();
 
