@@ -191,3 +191,47 @@ fn coded(bits: &mut Bits<'_>, literals: &Table, distances: &Table, out: &mut Vec
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::image::png::encode::compress_stream;
+    use crate::image::png::sink::Sink;
+
+    /// What our own encoder makes of these bytes, and an empty stored block with some bytes behind it.
+    fn compressed(data: &[u8]) -> Vec<u8> {
+        let mut sink = Sink::new(vec![0; data.len() * 2 + 4096]);
+        compress_stream(data, &mut sink);
+        sink.put_bits(0, 3);
+        sink.align();
+        sink.put(&[0, 0, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0]);
+        sink.finish()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+        #[test]
+        fn what_is_compressed_comes_back(pieces in prop::collection::vec((any::<u8>(), 1usize..400, any::<bool>()), 1..300)) {
+            let data: Vec<u8> = pieces
+                .iter()
+                .flat_map(|&(byte, count, is_run)| (0..count).map(move |at| if is_run { byte } else { byte ^ (at * at) as u8 }))
+                .collect();
+            let (back, _) = inflate_beginning(&compressed(&data), data.len(), data.len()).expect("it is a whole stream");
+            prop_assert!(back == data);
+        }
+
+        #[test]
+        fn a_damaged_stream_costs_neither_a_panic_nor_memory(data in prop::collection::vec(any::<u8>(), 0..3000), at: usize, bit in 0u8..8) {
+            let _ = inflate_beginning(&data, 100_000, 200_000);
+            let mut stream = compressed(&data);
+            let at = at % stream.len();
+            stream[at] ^= 1 << bit;
+            if let Some((out, _)) = inflate_beginning(&stream, data.len().max(1), 200_000) {
+                prop_assert!(out.len() <= 200_000);
+            }
+        }
+    }
+}
