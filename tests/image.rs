@@ -1,5 +1,7 @@
 //! The promises of the image code, through its public interface.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail like tests")]
+
 use std::io::Cursor;
 
 use image::{DynamicImage, ExtendedColorType, ImageEncoder, ImageFormat};
@@ -118,6 +120,53 @@ fn the_bits_are_where_the_documentation_says() {
         for (index, (&new, &old)) in after.as_raw().iter().zip(before.as_raw()).enumerate() {
             let bit = message.get(index / 8).map_or(old & 1, |byte| byte >> (7 - index % 8) & 1);
             assert_eq!(new, old & 0xfe | bit, "sample {index}, {form:?}");
+        }
+    }
+}
+
+/// Decodes with every check sum checked.
+fn strictly_decoded(file: &[u8]) -> Vec<u8> {
+    let mut options = png::DecodeOptions::default();
+    options.set_ignore_adler32(false);
+    let mut reader = png::Decoder::new_with_options(Cursor::new(file), options).read_info().unwrap();
+    let mut samples = vec![0; reader.output_buffer_size().unwrap()];
+    reader.next_frame(&mut samples).unwrap();
+    reader.finish().unwrap();
+    samples
+}
+
+#[test]
+fn a_large_png_is_changed_in_its_first_rows_and_nowhere_else() {
+    use png::{Compression, Filter};
+    for seed in 0..24u32 {
+        // Soft noise, so that there are literals, matches and several blocks.
+        let colour = if seed % 3 == 0 { png::ColorType::Grayscale } else { png::ColorType::Rgb };
+        let (width, height) = (400 + 7 * seed, 300);
+        let line = width as usize * colour.samples();
+        let samples: Vec<u8> = noise(line * height as usize, seed.into())
+            .iter()
+            .enumerate()
+            .map(|(index, grain)| (index / line / 2 + index % line / 9) as u8 ^ (grain & [1, 7, 31][seed as usize % 3]))
+            .collect();
+        let mut file = Vec::new();
+        let mut encoder = png::Encoder::new(&mut file, width, height);
+        encoder.set_color(colour);
+        encoder
+            .set_compression([Compression::Balanced, Compression::High, Compression::NoCompression][seed as usize / 8]);
+        encoder.set_filter([Filter::Adaptive, Filter::Avg, Filter::Paeth, Filter::Sub, Filter::Up][seed as usize % 5]);
+        let mut writer = encoder.write_header().unwrap();
+        writer.write_image_data(&samples).unwrap();
+        drop(writer);
+        let output = labelled(&file).unwrap();
+        assert_eq!(read_label(&output, &Limits::default()), Ok(bob(5)), "seed {seed}");
+        let after = strictly_decoded(&output);
+        let json = serde_json::to_vec(&bob(5)).unwrap();
+        let carried = 8 * (4 + json.len());
+        assert!(after[carried..] == samples[carried..], "seed {seed}");
+        assert!(after.iter().zip(&samples).all(|(new, old)| new ^ old < 2), "seed {seed}");
+        if seed >= 16 && seed % 3 != 0 {
+            // It was stored and still is, but for its beginning; written anew it would take a third less.
+            assert!(output.len() > file.len() * 3 / 4, "seed {seed}: {} of {}", output.len(), file.len());
         }
     }
 }
@@ -383,6 +432,13 @@ fn any_viewer_sees_the_banner_in_both_forms() {
     assert_eq!(compact.get_pixel(500, 3).0, [0x28; 3]);
     // Below the banner every sample is nearly black.
     assert!(compact.rows().skip(256).flatten().all(|pixel| pixel.0.iter().all(|sample| sample >> 4 == 2)));
+}
+
+#[test]
+fn the_banner_takes_less_than_16_kib_beside_the_smallest_pictures() {
+    let original = rgb_png(3, 3, 1);
+    let file = sealed(&original, SealForm::Compact);
+    assert!(file.len() < 14 << 10, "{} bytes", file.len());
 }
 
 #[test]

@@ -104,6 +104,14 @@ fn decode_png(file: &[u8], probe: &Probe, scratch: &mut Scratch) -> Result<Decod
     let mut samples = scratch.take(expected);
     reader.next_frame(&mut samples).map_err(wrong)?;
 
+    let (colour_chunks, orientation) = metadata(file);
+    let decoded =
+        Decoded { width: probe.width, height: probe.height, channels, samples, colour_chunks, rotated: false };
+    Ok(turn(decoded, orientation))
+}
+
+/// The chunks of a PNG that say how its colours are meant, and how it is to be turned.
+pub(crate) fn metadata(file: &[u8]) -> (Vec<u8>, Orientation) {
     let mut colour_chunks = Vec::new();
     let mut orientation = Orientation::NoTransforms;
     for chunk in Chunks::new(file).filter(|chunk| chunk.is_intact()) {
@@ -115,9 +123,7 @@ fn decode_png(file: &[u8], probe: &Probe, scratch: &mut Scratch) -> Result<Decod
             _ => {}
         }
     }
-    let decoded =
-        Decoded { width: probe.width, height: probe.height, channels, samples, colour_chunks, rotated: false };
-    Ok(turn(decoded, orientation))
+    (colour_chunks, orientation)
 }
 
 fn decode_with(

@@ -2,11 +2,15 @@
 
 use serde::Serialize;
 
-use crate::image::decode::{self, Decoded, decode, png_decoder};
+use ::image::metadata::Orientation;
+
+use crate::image::decode::{self, Decoded, decode, metadata, png_decoder};
 use crate::image::error::ImageError;
 use crate::image::limits::Limits;
 use crate::image::lsb::{embed_bits, extract_bits};
 use crate::image::png::encode::encode;
+use crate::image::png::splice::{Spliceable, splice};
+use crate::image::png::{Chunk, Chunks};
 use crate::image::probe::{Format, Probe, probe};
 use crate::image::scratch::Scratch;
 use crate::protocol::job::{Label, SealForm};
@@ -25,6 +29,9 @@ pub fn decoded_bytes(file: &[u8], limits: &Limits) -> Result<u64, ImageError> {
 }
 
 /// Writes `label` into the lowest bits of a picture and returns that picture as a PNG.
+///
+/// A plain PNG (8-bit grey or RGB, not interlaced) keeps its own compression, whatever `form` says: only its first rows are
+/// written anew. The rest is checked by its check sums, not decoded.
 ///
 /// # Example
 /// An 8 × 8 grey picture has 64 samples. A label's JSON is longer, so the example shows the bits of the 3-byte text `{}x`:
@@ -59,10 +66,48 @@ pub fn label(
     let probe = still_picture(file, limits)?;
     // Refuse before decoding what no transparency can make fit.
     check_fits(&json, u64::from(probe.width) * u64::from(probe.height) * u64::from(colour_samples(probe.channels)))?;
+    let message = message(&json);
+    if let Some(written) = spliced(file, &probe, &message, scratch) {
+        return Ok(written);
+    }
     let mut decoded = decode(file, &probe, limits, scratch)?;
     let embedded = embed(&mut decoded, &json);
     let written = embedded.map(|()| encode(decoded.picture(), &decoded.colour_chunks, form, scratch));
     scratch.give_back(decoded.samples);
+    written
+}
+
+/// What is embedded: the length and the JSON.
+fn message(json: &[u8]) -> Vec<u8> {
+    [&(json.len() as u32).to_be_bytes(), json].concat()
+}
+
+/// Labels a PNG that is stored as it would be written anyway, by changing its first rows only.
+fn spliced(file: &[u8], probe: &Probe, message: &[u8], scratch: &mut Scratch) -> Option<Vec<u8>> {
+    let is_plain = probe.format == Format::Png && probe.bit_depth == 8 && !probe.palette && !probe.interlaced;
+    if !is_plain || probe.channels.is_multiple_of(2) {
+        return None;
+    }
+    let (extra, orientation) = metadata(file);
+    if orientation != Orientation::NoTransforms {
+        return None;
+    }
+    let data: Vec<Chunk<'_>> = Chunks::new(file).filter(|chunk| chunk.kind == *b"IDAT").collect();
+    if !data.iter().all(Chunk::is_intact) {
+        return None;
+    }
+    let mut stream = scratch.take(data.iter().map(|chunk| chunk.data.len()).sum());
+    let mut rest = &mut stream[..];
+    for chunk in &data {
+        let (now, later) = rest.split_at_mut(chunk.data.len());
+        now.copy_from_slice(chunk.data);
+        rest = later;
+    }
+    let (width, height, channels) = (probe.width, probe.height, probe.channels);
+    let rows = (8 * message.len()).div_ceil(width as usize * usize::from(channels));
+    let png = Spliceable { width, height, channels, stream: &stream, extra: &extra };
+    let written = splice(&png, rows, |samples| embed_bits(samples, message), scratch);
+    scratch.give_back(stream);
     written
 }
 
@@ -163,8 +208,7 @@ fn check_fits(json: &[u8], samples: u64) -> Result<(), ImageError> {
 }
 
 fn embed(decoded: &mut Decoded, json: &[u8]) -> Result<(), ImageError> {
-    let mut message = (json.len() as u32).to_be_bytes().to_vec();
-    message.extend_from_slice(json);
+    let message = message(json);
     let channels = usize::from(decoded.channels);
     if channels % 2 == 1 {
         check_fits(json, decoded.samples.len() as u64)?;

@@ -112,6 +112,16 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_8_by_8_example_holds() {
+        let mut samples = [0x80; 64];
+        embed_bits(&mut samples, &[0, 0, 0, 3, b'{', b'}', b'x']);
+        let rows: Vec<String> =
+            samples.chunks(8).map(|row| row.iter().map(|sample| char::from(b'0' + (sample & 1))).collect()).collect();
+        let expected = ["00000000", "00000000", "00000000", "00000011", "01111011", "01111101", "01111000", "00000000"];
+        assert_eq!(rows, expected);
+    }
+
+    #[test]
     fn nibbles_go_upper_half_first_and_come_back_whatever_is_above_them() {
         let data = bytes(4 * 41);
         let mut samples = vec![0xff; 2 * data.len()];

@@ -19,6 +19,7 @@
 //! | EXIF orientation | applied to the pixels (JPEG, WebP and PNG) |
 //! | colour profile (ICC) | copied as `iCCP` if it is one for the samples; a PNG's `gAMA`, `cHRM`, `sRGB`, `cICP`, `pHYs` are copied |
 //! | EXIF, GPS position, XMP, text | dropped |
+//! | 8-bit grey or RGB, PNG, not interlaced | its own compression is kept: only the first rows are decoded and written anew |
 //! | animated PNG or WebP | refused: a PNG would keep one frame only |
 //! | too small | refused, with the bytes that are needed and those there are |
 //! | over the limits | refused from the header, before anything is allocated |

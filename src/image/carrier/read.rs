@@ -1,12 +1,13 @@
 //! Reading a sealed picture: our own segments directly, any other lossless form through a decoder.
 
-use crate::image::carrier::tables::{END, FILTER, NO_PAIR, PAIR_BITS, Tables, tables};
+use crate::image::carrier::tables::{END, FILTER, PAIR_BITS, Tables, tables};
 use crate::image::carrier::{LAYOUT_CHUNK, LOCATOR, Layout, WIDTHS};
 use crate::image::decode::decode;
 use crate::image::error::ImageError;
 use crate::image::limits::Limits;
 use crate::image::lsb::read_nibbles;
 use crate::image::png::encode::EMPTY_STORED;
+use crate::image::png::sink::Code;
 use crate::image::png::{Chunks, SIGNATURE};
 use crate::image::probe::{Format, probe};
 use crate::image::scratch::Scratch;
@@ -29,9 +30,6 @@ enum Source {
     /// The data of a file that was decoded.
     Data(Vec<u8>),
 }
-
-/// Segments that are decoded at a time: enough to keep a core busy while each lane waits for its own last byte.
-const LANES: usize = 4;
 
 impl<'a> Container<'a> {
     /// Recognises a file as our own writer makes it, by its chunks alone; nothing is decoded and nothing allocated that the
@@ -158,31 +156,32 @@ impl<'a> Container<'a> {
                 .zip(data.chunks_mut(size))
                 .try_for_each(|(segment, data)| self.stored(*segment, data));
         }
-        let tables = tables();
-        let (segment_groups, segments_left) = segments.as_chunks::<LANES>();
-        let mut groups = data.chunks_mut(size * LANES);
-        let mut left = &mut [][..];
-        for group in segment_groups {
-            let data = groups.next()?;
-            if data.len() < size * LANES {
-                // The very last segment is among these, and shorter than the others.
-                left = data;
-                for (segment, data) in group.iter().zip(left.chunks_mut(size)) {
-                    self.compact(tables, [*segment], [data])?;
-                }
-                return Some(());
-            }
-            let (first, second) = data.split_at_mut(2 * size);
-            let ((a, b), (c, d)) = (first.split_at_mut(size), second.split_at_mut(size));
-            self.compact(tables, *group, [a, b, c, d])?;
+        let (mut segments, mut data) = (segments, data);
+        segments = self.read_groups::<8>(segments, &mut data)?;
+        segments = self.read_groups::<4>(segments, &mut data)?;
+        segments = self.read_groups::<2>(segments, &mut data)?;
+        segments = self.read_groups::<1>(segments, &mut data)?;
+        // The last segment of a picture may be short.
+        segments.first().map_or(Some(()), |last| self.compact(tables(), [*last], [data]))
+    }
+
+    /// Decodes segments of full size, `N` at a time, while there are as many; returns the others.
+    fn read_groups<'s, const N: usize>(
+        &self,
+        segments: &'s [(usize, usize)],
+        data: &mut &mut [u8],
+    ) -> Option<&'s [(usize, usize)]> {
+        let size = self.layout.segment_bytes();
+        let mut segments = segments;
+        while let Some((group, rest)) = segments.split_first_chunk::<N>()
+            && data.len() >= N * size
+        {
+            let (now, later) = std::mem::take(data).split_at_mut(N * size);
+            let mut parts = now.chunks_exact_mut(size);
+            self.compact(tables(), *group, std::array::from_fn(|_| parts.next().unwrap_or_default()))?;
+            (segments, *data) = (rest, later);
         }
-        if let Some(data) = groups.next() {
-            left = data;
-        }
-        segments_left
-            .iter()
-            .zip(left.chunks_mut(size))
-            .try_for_each(|(segment, data)| self.compact(tables, [*segment], [data]))
+        Some(segments)
     }
 
     fn stored(&self, (start, end): (usize, usize), data: &mut [u8]) -> Option<()> {
@@ -209,52 +208,36 @@ impl<'a> Container<'a> {
         segments: [(usize, usize); N],
         mut data: [&mut [u8]; N],
     ) -> Option<()> {
-        let mut lanes = [Lane::default(); N];
+        let file = self.file;
+        let mut lanes = segments.map(|(start, _)| Lane { position: 8 * (start + tables.head.len()) });
         for (lane, (start, _)) in lanes.iter_mut().zip(segments) {
-            let head = self.file.get(start..start + tables.head.len())?;
-            if head != tables.head {
-                return None;
-            }
-            lane.at = start + tables.head.len();
-            lane.refill(self.file)?;
-            if !lane.skip(tables.head_bits) {
+            if file.get(start..start + tables.head.len())? != tables.head || !lane.skip(file, tables.head_bits)? {
                 return None;
             }
         }
         let row_bytes = self.layout.row_bytes();
-        let mut seen = 0;
         for row in 0..data[0].len() / row_bytes {
             for lane in &mut lanes {
-                lane.refill(self.file)?;
-                if !lane.skip(FILTER) {
+                if !lane.skip(file, FILTER)? {
                     return None;
                 }
             }
-            let from = row * row_bytes;
-            for at in (from..from + row_bytes).step_by(4) {
+            for at in (row * row_bytes..(row + 1) * row_bytes).step_by(4) {
                 for (lane, data) in lanes.iter_mut().zip(&mut data) {
-                    lane.refill(self.file)?;
-                    let mut four = [0; 4];
-                    for byte in &mut four {
-                        let entry = tables.pairs[lane.bits as usize % (1 << PAIR_BITS)];
-                        seen |= entry;
-                        *byte = entry as u8;
-                        lane.drop(u32::from(entry >> 8 & 15));
-                    }
-                    data[at..at + 4].copy_from_slice(&four);
+                    let four = lane.four_bytes(file, &tables.pairs)?;
+                    *data.get_mut(at..)?.first_chunk_mut::<4>()? = four;
                 }
             }
         }
         for (lane, (_, end)) in lanes.iter_mut().zip(segments) {
-            lane.refill(self.file)?;
             // The end of the block, the three bits of an empty stored block, and the rest of it from the next whole byte on.
-            let rest = (lane.position() + u64::from(END.length) + 3).div_ceil(8) as usize;
-            let whole = lane.skip(END) && lane.bits & 7 == 0;
-            if !whole || rest + 4 != end || self.file.get(rest..end)? != EMPTY_STORED {
+            let is_end = lane.skip(file, END)? && lane.skip(file, Code { bits: 0, length: 3 })?;
+            let rest = lane.position.div_ceil(8);
+            if !is_end || rest + EMPTY_STORED.len() != end || file.get(rest..end)? != EMPTY_STORED {
                 return None;
             }
         }
-        (seen & NO_PAIR == 0).then_some(())
+        Some(())
     }
 }
 
@@ -263,41 +246,42 @@ pub(crate) fn is_intact(file: &[u8]) -> bool {
     Chunks::new(file).all(|chunk| chunk.is_intact())
 }
 
-/// A reader of bits, least significant first.
-#[derive(Clone, Copy, Debug, Default)]
+/// A reader of bits, least significant first. Its position is all that it keeps, so that many fit into the registers.
+#[derive(Clone, Copy, Debug)]
 struct Lane {
-    bits: u64,
-    count: u32,
-    at: usize,
+    /// Bits of the file before it.
+    position: usize,
 }
 
 impl Lane {
-    /// Makes sure that at least 56 bits are there. Bits above `count` may be set: they are those of the next byte.
+    /// The next 57 bits at least.
     #[inline(always)]
-    fn refill(&mut self, file: &[u8]) -> Option<()> {
-        let next = file.get(self.at..)?.first_chunk::<8>()?;
-        self.bits |= u64::from_le_bytes(*next) << self.count;
-        self.at += ((63 - self.count) / 8) as usize;
-        self.count |= 56;
-        Some(())
+    fn peek(self, file: &[u8]) -> Option<u64> {
+        let next = file.get(self.position / 8..)?.first_chunk::<8>()?;
+        Some(u64::from_le_bytes(*next) >> (self.position % 8))
     }
 
+    /// Takes a code, and says whether it was this one.
     #[inline(always)]
-    fn drop(&mut self, count: u32) {
-        self.bits >>= count;
-        self.count -= count;
+    fn skip(&mut self, file: &[u8], code: Code) -> Option<bool> {
+        let is_next = self.peek(file)? & ((1 << code.length) - 1) == u64::from(code.bits);
+        self.position += usize::from(code.length);
+        Some(is_next)
     }
 
-    /// Whether `code` comes next; if so it is taken.
+    /// Takes eight samples, 40 bits at most.
     #[inline(always)]
-    fn skip(&mut self, code: crate::image::png::sink::Code) -> bool {
-        let is_next = self.bits & ((1 << code.length) - 1) == u64::from(code.bits);
-        self.drop(u32::from(code.length));
-        is_next
-    }
-
-    /// How many bits of the file were taken.
-    fn position(&self) -> u64 {
-        self.at as u64 * 8 - u64::from(self.count)
+    fn four_bytes(&mut self, file: &[u8], pairs: &[u16; 1 << PAIR_BITS]) -> Option<[u8; 4]> {
+        let mut bits = self.peek(file)?;
+        let (mut four, mut taken) = ([0; 4], 0u32);
+        for byte in &mut four {
+            let entry = pairs[bits as usize % (1 << PAIR_BITS)];
+            *byte = (entry >> 8) as u8;
+            bits >>= entry & 63;
+            // The bytes add up above the lengths, and are cut off below.
+            taken += u32::from(entry);
+        }
+        self.position += (taken & 63) as usize;
+        Some(four)
     }
 }

@@ -23,8 +23,6 @@ pub(crate) const PAIR_BITS: u32 = 10;
 pub(crate) const FILTER: Code = Code { bits: 0b01_1111, length: 6 };
 /// The end of a block.
 pub(crate) const END: Code = Code { bits: 0b11_1111, length: 6 };
-/// Marks an entry of [`Tables::pairs`] that is no pair of samples.
-pub(crate) const NO_PAIR: u16 = 1 << 15;
 
 pub(crate) struct Tables {
     /// Head of each block: whole bytes …
@@ -33,7 +31,8 @@ pub(crate) struct Tables {
     pub head_bits: Code,
     /// The two samples of a byte.
     pub codes: [Code; 256],
-    /// The reverse: for the next ten bits, the byte, and in bits 8 to 11 how many bits it took.
+    /// The reverse: for the next ten bits, how many of them make a byte, and above those eight bits the byte. Bits that are no
+    /// pair of samples count as ten and a zero: the seal does not authenticate then.
     pub pairs: [u16; 1 << PAIR_BITS],
 }
 
@@ -52,19 +51,19 @@ impl Tables {
         debug_assert_eq!((symbols[0], symbols[256]), (FILTER, END));
 
         let mut sink = Sink::new(vec![0; 256]);
-        write_dynamic_head(&mut sink, &lengths, &[0]);
+        write_dynamic_head(&mut sink, &lengths, &[0], 0);
         let head_bits = sink.take_pending();
         let head = sink.finish();
 
         let mut codes = [Code::default(); 256];
-        let mut pairs = [NO_PAIR | (PAIR_BITS as u16) << 8; 1 << PAIR_BITS];
+        let mut pairs = [PAIR_BITS as u16; 1 << PAIR_BITS];
         for byte in 0..256 {
             let first = symbols[usize::from(DATA_AREA) + (byte >> 4)];
             let second = symbols[usize::from(DATA_AREA) + (byte & 15)];
             let code = Code { bits: first.bits | second.bits << first.length, length: first.length + second.length };
             codes[byte] = code;
             for above in 0..1usize << (PAIR_BITS as u16 - code.length) {
-                pairs[usize::from(code.bits) | above << code.length] = byte as u16 | code.length << 8;
+                pairs[usize::from(code.bits) | above << code.length] = (byte as u16) << 8 | code.length;
             }
         }
         Tables { head, head_bits, codes, pairs }

@@ -182,6 +182,15 @@ impl Compressor {
     }
 }
 
+/// Writes data as compact blocks, none of them the last.
+pub(crate) fn compress_stream(data: &[u8], sink: &mut Sink) {
+    let mut runs = Vec::new();
+    for block in data.chunks(BLOCK) {
+        find_runs(block, &mut runs);
+        write_block(block, &runs, sink);
+    }
+}
+
 /// Divides a block into stretches of literals, each followed by a run of the byte before it. Runs are looked for at every
 /// eighth byte only: photographs have none, and drawings have long ones.
 fn find_runs(block: &[u8], runs: &mut Vec<(u32, u32)>) {
@@ -285,7 +294,7 @@ fn write_block(block: &[u8], runs: &[(u32, u32)], sink: &mut Sink) {
         return;
     }
     let used = lengths.iter().rposition(|&length| length > 0).map_or(257, |last| last + 1);
-    write_dynamic_head(sink, &lengths[..used], &[u8::from(runs.len() > 1)]);
+    write_dynamic_head(sink, &lengths[..used], &[u8::from(runs.len() > 1)], 0);
     let codes = canonical_codes(&lengths);
     let literal_codes: &[Code; 256] = codes.first_chunk().expect("there are 286 codes");
     let put = |sink: &mut Sink, symbol: usize| sink.put_bits(codes[symbol].bits.into(), codes[symbol].length.into());

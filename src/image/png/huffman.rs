@@ -1,5 +1,6 @@
 //! Huffman codes of limited length (RFC 1951, 3.2).
 
+use crate::image::png::inflate::ORDER;
 use crate::image::png::sink::{Code, Sink};
 
 /// Lengths of an optimal code for symbols that occur `counts` times, none longer than `longest` bits; 0 for those that do not
@@ -75,8 +76,8 @@ pub(crate) fn canonical_codes(lengths: &[u8]) -> Vec<Code> {
 }
 
 /// Writes the head of a block with codes of its own: `literals` has 257 to 286 lengths; `distances` has at least one.
-pub(crate) fn write_dynamic_head(sink: &mut Sink, literals: &[u8], distances: &[u8]) {
-    const ORDER: [usize; 19] = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15];
+/// `spare` entries are added to its list of code lengths, three bits each, which change nothing.
+pub(crate) fn write_dynamic_head(sink: &mut Sink, literals: &[u8], distances: &[u8], spare: usize) {
     let all: Vec<u8> = literals.iter().chain(distances).copied().collect();
 
     // Symbols of the code for code lengths, with the number and value of their extra bits.
@@ -112,6 +113,7 @@ pub(crate) fn write_dynamic_head(sink: &mut Sink, literals: &[u8], distances: &[
     let lengths = code_lengths(&counts, 7);
     let codes = canonical_codes(&lengths);
     let used = ORDER.iter().rposition(|&symbol| lengths[symbol] > 0).map_or(4, |last| (last + 1).max(4));
+    let used = (used + spare).min(ORDER.len());
 
     sink.put_bits(0b100, 3); // not the last block; codes of its own
     sink.put_bits(literals.len() as u32 - 257, 5);

@@ -5,7 +5,9 @@
 pub(crate) mod encode;
 pub(crate) mod filter;
 pub(crate) mod huffman;
+pub(crate) mod inflate;
 pub(crate) mod sink;
+pub(crate) mod splice;
 
 /// The first eight bytes of every PNG file.
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89PNG\r\n\x1a\n";

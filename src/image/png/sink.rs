@@ -96,6 +96,11 @@ impl Sink {
         code
     }
 
+    /// How many bits wait for the rest of their byte.
+    pub fn pending_bits(&self) -> u32 {
+        self.pending
+    }
+
     /// Fills up the last byte with zero bits.
     pub fn align(&mut self) {
         if self.pending > 0 {
