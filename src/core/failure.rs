@@ -29,6 +29,8 @@ pub enum Input {
     Tick,
     /// Somebody outside commands a failure; while failed, it sets the new end.
     Command(Duration),
+    /// Somebody outside ends the failure; without one nothing happens.
+    End,
 }
 
 /// What is to be done.
@@ -63,6 +65,10 @@ impl Failures {
     pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
         match input {
             Input::Command(duration) => self.fail(now, duration),
+            Input::End => {
+                self.failed_until = self.failed_until.map(|end| end.min(now));
+                self.step(now, Input::Tick)
+            }
             Input::Tick => match self.failed_until {
                 Some(end) if now < end => Vec::new(),
                 Some(_) => {
@@ -105,6 +111,17 @@ mod tests {
             shortest: Duration::from_secs(10),
             longest: Duration::from_secs(20),
         }
+    }
+
+    #[test]
+    fn a_failure_can_be_ended_early_and_a_node_without_one_does_not_notice() {
+        let mut failures = Failures::new(Settings { random: false, ..settings() }, 1, Moment(0));
+        assert_eq!(failures.step(Moment(0), Input::End), []);
+        let five = Duration::from_secs(5);
+        assert_eq!(failures.step(Moment(0), Input::Command(five)), [Effect::Fail { duration: five }]);
+        assert_eq!(failures.step(Moment::from_millis(1000), Input::End), [Effect::Recover]);
+        assert_eq!(failures.step(Moment::from_millis(1010), Input::End), []);
+        assert_eq!(failures.step(Moment::from_millis(5010), Input::Tick), []);
     }
 
     #[test]

@@ -17,6 +17,8 @@ pub struct Settings {
     pub me: NodeId,
     /// How long to wait for an answer before the next peer is asked.
     pub answer_limit: Duration,
+    /// Pause after an answer that could not be used.
+    pub pause: Duration,
     /// Without a coordinator for this long a node takes jobs again, though out of sync: sealing needs no ledger.
     pub jobs_only_after: Duration,
     /// How long load is measured before jobs are taken.
@@ -29,6 +31,7 @@ impl Settings {
         Settings {
             me,
             answer_limit: Duration::from_millis(200),
+            pause: Duration::from_millis(20),
             jobs_only_after: Duration::from_secs(2),
             warm_up: Duration::from_millis(50),
         }
@@ -99,7 +102,7 @@ enum Sync {
     /// In sync.
     Done,
     /// Looking for somebody to ask, or waiting for the answer.
-    Asking { asked: Option<(NodeId, Moment)>, tried: BTreeSet<NodeId> },
+    Asking { asked: Option<(NodeId, Moment)>, tried: BTreeSet<NodeId>, not_before: Moment },
     /// The answer is here; Raft has to catch up to it.
     CatchingUp { answer: StateSyncResponse },
 }
@@ -125,7 +128,7 @@ impl Recovery {
         Recovery {
             settings,
             state: NodeState::Recovering,
-            sync: Sync::Asking { asked: None, tried: BTreeSet::new() },
+            sync: Sync::Asking { asked: None, tried: BTreeSet::new(), not_before: now },
             since: now,
             applied_then: 0,
             applied: 0,
@@ -161,7 +164,7 @@ impl Recovery {
                 self.leaderless_since = if coordinator.is_some() { None } else { self.leaderless_since.or(Some(now)) };
             }
             Input::ActivePeers(peers) => self.active_peers = peers,
-            Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(answer, &mut effects),
+            Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(now, answer, &mut effects),
             Input::Applied { applied, own_term } => {
                 self.applied = applied;
                 let leads = self.coordinator.is_some_and(|coordinator| coordinator.node == self.settings.me);
@@ -178,14 +181,14 @@ impl Recovery {
     }
 
     fn begin(&mut self, now: Moment) {
-        self.sync = Sync::Asking { asked: None, tried: BTreeSet::new() };
+        self.sync = Sync::Asking { asked: None, tried: BTreeSet::new(), not_before: now };
         self.since = now;
         self.applied_then = self.applied;
         self.leaderless_since = if self.coordinator.is_some() { None } else { Some(now) };
     }
 
-    fn take_answer(&mut self, answer: StateSyncResponse, effects: &mut Vec<Effect>) {
-        let Sync::Asking { asked, tried } = &mut self.sync else { return };
+    fn take_answer(&mut self, now: Moment, answer: StateSyncResponse, effects: &mut Vec<Effect>) {
+        let Sync::Asking { asked, tried, not_before } = &mut self.sync else { return };
         // Only the peer that was asked last may answer, and only an Active one knows.
         if asked.is_none_or(|(peer, _)| peer != answer.node) {
             return;
@@ -193,6 +196,7 @@ impl Recovery {
         if !answer.active {
             tried.insert(answer.node);
             *asked = None;
+            *not_before = now + self.settings.pause;
             return;
         }
         effects.push(Effect::Adopt(answer.clone()));
@@ -223,7 +227,10 @@ impl Recovery {
 
     /// Asks the coordinator first, then any Active peer; whoever does not answer in time is asked again after the others.
     fn ask(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let Sync::Asking { asked, tried } = &mut self.sync else { return };
+        let Sync::Asking { asked, tried, not_before } = &mut self.sync else { return };
+        if now < *not_before {
+            return;
+        }
         if let Some((peer, at)) = *asked {
             if now.since(at) < self.settings.answer_limit {
                 return;

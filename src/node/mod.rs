@@ -1,1 +1,25 @@
-//! Node.
+//! One node: thin actors around the pure cores, and the place where everything is put together.
+
+mod actor;
+pub mod data_dir;
+mod desk;
+mod events;
+mod inbound;
+pub mod listener;
+mod options;
+mod resources;
+mod service;
+mod shared;
+mod start;
+mod worker;
+
+pub use options::{NodeError, NodeOptions};
+pub use start::{END_OF_FAILURE, run};
+
+/// Logs to standard error as `RUST_LOG` says; by default what an operator wants to see, and little of the libraries.
+pub fn init_logging() {
+    let default = "info,openraft=error,raft_log=warn,chunked_wal=warn,actix_server=warn";
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
+        .format_timestamp_millis()
+        .init();
+}

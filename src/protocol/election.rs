@@ -51,6 +51,8 @@ pub enum Cause {
     RaftSilence,
     /// Nobody knows a coordinator.
     NoCoordinator,
+    /// The coordinator handed over to this node; or it tried to, and could not lead any more.
+    HandOver,
 }
 
 /// What one node found of the vacant leadership, by its own probe, in one round.
@@ -63,7 +65,8 @@ pub enum Finding {
     Gone,
     /// It sends heartbeats, its Raft appends nothing.
     RaftSilent,
-    /// The node knows of no coordinator in that term or a later one.
+    /// The node knows that nobody leads in that term: it knows a later one, or it is the vacant coordinator itself and does not
+    /// lead; or no coordinator was named.
     Unknown,
 }
 
@@ -114,6 +117,8 @@ pub enum ElectionMessage {
         standing: Standing,
         /// The latest leadership that it knows; a later one than the vacancy ends the round.
         latest: Option<Leadership>,
+        /// The voters that it knows; empty if its log is. They tell a wiped node that it is not among them.
+        voters: Vec<MemberId>,
     },
     /// The caller nominates the first in rank.
     Election {

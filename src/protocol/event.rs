@@ -54,7 +54,7 @@ pub enum EventKind {
     /// Raft did not confirm this node's nomination.
     Refused {
         /// The term that it campaigned from.
-        term: Term,
+        campaign_term: Term,
         /// Why, for people.
         why: String,
     },

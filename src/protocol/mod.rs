@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod election;
+mod election_text;
 pub mod event;
 pub mod frame;
 pub mod job;

@@ -1,170 +1,294 @@
 //! The load-based Bully election: it nominates, Raft confirms.
+//!
+//! One election in the order of its messages, and the file of each step:
+//! 1. a node misses the coordinator and calls a round (`round`: `LoadQuery`);
+//! 2. every node sees for itself and answers with its frozen standing (`answer`: `LoadResponse`);
+//! 3. the caller ranks the standings and nominates the first (`rank`, `round`: `Election`);
+//! 4. the nominee checks the evidence against its own, agrees (`Ok`) and asks Raft (`campaign`);
+//! 5. Raft confirms it, it announces itself (`confirm`: `Coordinator`), and hands over if the least-loaded was behind (`hand_over`).
+//!
+//! Deliberately absent: nothing is decided by a belief. Without Raft's word in the latest known term nobody is a coordinator.
+
+mod answer;
+mod campaign;
+mod confirm;
+mod contract;
+mod dead_man;
+mod hand_over;
+mod jitter;
+mod membership;
+mod rank;
+mod round;
+mod settings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use crate::id::{Load, LogPosition, MemberId, NodeId, Term};
-use crate::protocol::election::{Campaign, Cause, ElectionMessage, ElectionResult, Finding, RoundId};
+use crate::id::{Load, MemberId, NodeId, Term};
+use crate::protocol::election::{Cause, ElectionMessage, Heartbeat, RoundId, Standing};
 use crate::protocol::status::{Leadership, NodeState};
+use crate::time::Moment;
 
-/// The numbers of the election.
+pub use contract::{Effect, Input, NativeElections, RaftView};
+pub use settings::{FirstStart, Rule, Settings, Strategy};
+
+use answer::Answer;
+use campaign::Candidacy;
+use dead_man::DeadMan;
+use hand_over::HandOver;
+use jitter::Jitter;
+use membership::Membership;
+use round::{Calls, Round, Stage};
+
+/// The election at one node.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Settings {
-    /// This node, in this life.
-    pub me: MemberId,
-    /// Every configured node, this one included.
-    pub nodes: Vec<NodeId>,
-    /// `bully` (default) or `raft`.
-    pub strategy: Strategy,
-    /// Start with the majority that answered instead of waiting for every configured node.
-    pub bootstrap: bool,
-    /// How long a caller waits for the answers of a round (60 ms).
-    pub round_timeout: Duration,
-    /// How long after its votes could be granted a nominee may take to win before it is passed over (150 ms).
-    pub nominee_timeout: Duration,
-    /// The voters' lease of the last leader: Raft's election_timeout_max (300 ms).
-    pub lease: Duration,
-    /// Least time between two campaigns of this node in one vacancy.
-    pub back_off: Duration,
-    /// With no confirmed leader for this long, Raft's native elections are switched on.
-    pub dead_man: Duration,
+pub struct Election {
+    settings: Settings,
+    jitter: Jitter,
+    load: Load,
+    state: NodeState,
+    raft: RaftView,
+    /// The latest leadership that is known to have been confirmed, vacant or not.
+    latest: Option<Leadership>,
+    /// The coordinator that was last reported, by `CoordinatorConfirmed` or none by `CoordinatorLost`.
+    reported: Option<Leadership>,
+    suspected: BTreeMap<NodeId, Suspicion>,
+    reports: BTreeMap<NodeId, Report>,
+    membership: Membership,
+    calls: Calls,
+    round: Option<Round>,
+    /// This node's answer to the last round of each caller, itself included.
+    answers: BTreeMap<NodeId, Answer>,
+    candidacy: Option<Candidacy>,
+    /// When this node last campaigned in the present vacancy.
+    last_campaign: Option<Moment>,
+    /// The last term in which this node announced itself.
+    announced: Term,
+    hand_over: Option<HandOver>,
+    /// The term in which a hand-over did not come off: this node leads, but its Raft refuses writes.
+    stuck: Option<Term>,
+    dead_man: DeadMan,
+    last_alarm: Option<Moment>,
 }
 
-/// How a coordinator is found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Strategy {
-    /// The least-loaded node is nominated and Raft confirms it.
-    #[default]
-    Bully,
-    /// Raft's own randomised timeouts: the same code with the dead-man switch always on.
-    Raft,
+/// Why a node is taken for lost, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Suspicion {
+    cause: Cause,
+    since: Moment,
 }
 
-/// Raft as the election sees it: what the adapter reports whenever it changes.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RaftView {
-    /// The latest term that this node has seen.
-    pub term: Term,
-    /// The leader of that term, if this node knows that a majority confirmed it (itself included).
-    pub leader: Option<NodeId>,
-    /// Where this node's log ends.
-    pub last_log: LogPosition,
-    /// The voters, empty before the first start.
-    pub voters: Vec<MemberId>,
-    /// Entries known to be committed.
-    pub commit: u64,
-    /// Entries applied.
-    pub applied: u64,
-    /// Voters that granted the vote, while this node leads; empty where the library does not tell.
-    pub votes: Vec<NodeId>,
-    /// While this node leads: where each voter's log is known to match.
-    pub matched: BTreeMap<NodeId, LogPosition>,
+/// What a peer's last heartbeat said that the election keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Report {
+    member: MemberId,
+    load: Load,
+    state: NodeState,
+    last_log: crate::id::LogPosition,
 }
 
-/// Everything that can happen to the election.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// Time passes (every 5 ms).
-    Tick,
-    /// Raft changed.
-    Raft(RaftView),
-    /// This node's own load and state, as of now.
-    Own {
-        /// Load.
-        load: Load,
-        /// State. A Failed node takes part in nothing: it drops its round and answers nothing.
-        state: NodeState,
-    },
-    /// The liveness core takes a node for lost, by what this node saw itself.
-    Suspected {
-        /// Whom.
-        node: NodeId,
-        /// How it showed.
-        cause: Cause,
-    },
-    /// The liveness core hears the node again.
-    Trusted {
-        /// Whom.
-        node: NodeId,
-    },
-    /// The answer to [`Effect::Probe`].
-    Probed {
-        /// The round it was asked for.
-        round: RoundId,
-        /// The node that was probed.
-        node: NodeId,
-        /// What was found.
-        finding: Finding,
-    },
-    /// A message of a peer.
-    Received {
-        /// The sender, in its present life.
-        from: MemberId,
-        /// The message.
-        message: ElectionMessage,
-    },
-    /// [`Effect::Campaign`] or [`Effect::HandOver`] came back without success (an answer, or 100 ms without one). Success is
-    /// never reported here: it shows in [`Input::Raft`].
-    CampaignRefused {
-        /// The term from which it campaigned.
-        term: Term,
-        /// Why, for people.
-        why: String,
-    },
+/// What the election is doing, for status and logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Phase {
+    /// Nothing to do.
+    Idle,
+    /// It called a round and waits for the answers.
+    Calling,
+    /// Its round has a nominee, which has not been confirmed yet.
+    Nominated,
+    /// This node is the nominee and asks Raft.
+    Campaigning,
+    /// This node is the nominee, Raft said no, and it waits for its back-off to pass.
+    RaftSaidNo,
+    /// This node is confirmed and waits for the less loaded node to take over.
+    HandingOver,
 }
 
-/// Everything that the election may want done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Send a message to one peer.
-    Send {
-        /// To whom.
-        to: NodeId,
-        /// The message.
-        message: ElectionMessage,
-    },
-    /// See for yourself whether that node is gone, and report [`Input::Probed`] within 20 ms.
-    Probe {
-        /// For this round.
-        round: RoundId,
-        /// Whom.
-        node: NodeId,
-    },
-    /// Ask Raft for confirmation.
-    Campaign {
-        /// How.
-        campaign: Campaign,
-        /// The leadership that was found vacant.
-        vacancy: Option<Leadership>,
-        /// For [`Campaign::Initialise`]: the first members.
-        members: Vec<MemberId>,
-    },
-    /// As leader: hand over to a caught-up, less loaded node.
-    HandOver {
-        /// To whom.
-        to: MemberId,
-    },
-    /// Switch Raft's native elections on or off.
-    NativeElections(bool),
-    /// A coordinator is confirmed, and is the latest known. Sent once per leadership, at the winner and at everybody else.
-    CoordinatorConfirmed(Leadership),
-    /// No coordinator is known any more.
-    CoordinatorLost,
-    /// At the winner only: print, log and record the election.
-    Decided(ElectionResult),
-    /// Raft said no: log it.
-    Refused {
-        /// The term from which this node campaigned.
-        term: Term,
-        /// Why, for people.
-        why: String,
-    },
-    /// Tell the operator.
-    Alarm(String),
-    /// Say whom the first start waits for (at most once a second).
-    Waiting {
-        /// Nodes that have not answered.
-        missing: Vec<NodeId>,
-    },
+/// A nomination as its caller made it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nomination<'a> {
+    /// The round.
+    pub round: RoundId,
+    /// The nominee.
+    pub nominee: NodeId,
+    /// The frozen standings of the round, in rank order.
+    pub standings: &'a [Standing],
 }
+
+impl Election {
+    /// An election in which nothing has happened yet. Give each life of a process another seed: it draws the back-offs and sets
+    /// where the numbers of its rounds begin.
+    pub fn new(settings: Settings, seed: u64) -> Self {
+        Election {
+            jitter: Jitter::new(seed),
+            load: Load::default(),
+            state: NodeState::Recovering,
+            raft: RaftView::default(),
+            latest: None,
+            reported: None,
+            suspected: BTreeMap::new(),
+            reports: BTreeMap::new(),
+            membership: Membership::default(),
+            calls: Calls::numbered_from(seed, &settings),
+            round: None,
+            answers: BTreeMap::new(),
+            candidacy: None,
+            last_campaign: None,
+            announced: Term(0),
+            hand_over: None,
+            stuck: None,
+            dead_man: DeadMan::default(),
+            last_alarm: None,
+            settings,
+        }
+    }
+
+    /// Takes one input at `now` and returns what is to be done, in order.
+    pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.take(now, input, &mut effects);
+        if self.takes_part() {
+            self.confirm(now, &mut effects);
+            self.report(now, &mut effects);
+            self.continue_hand_over(now, &mut effects);
+            self.continue_candidacy(now, &mut effects);
+            self.continue_round(now, &mut effects);
+            self.call_if_vacant(now, &mut effects);
+        } else {
+            self.report(now, &mut effects);
+        }
+        self.watch_dead_man(now, &mut effects);
+        effects
+    }
+
+    fn take(&mut self, now: Moment, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Tick => {}
+            Input::Raft(view) => self.raft_changed(now, view),
+            Input::Own { load, state } => self.own_changed(now, load, state),
+            Input::Suspected { node, cause } => {
+                self.suspected.entry(node).or_insert(Suspicion { cause, since: now });
+            }
+            Input::Trusted { node } => {
+                self.suspected.remove(&node);
+                self.renew_quick_retries();
+            }
+            Input::Heartbeat(heartbeat) if self.takes_part() => self.heard(heartbeat),
+            Input::Learned(leadership) if self.takes_part() => self.learn(leadership),
+            Input::Probed { round, node, finding } if self.takes_part() => {
+                self.probed(now, round, node, finding, effects);
+            }
+            Input::Received { from, message } if self.takes_part() => self.receive(now, from, message, effects),
+            Input::CampaignRefused { term, why } => self.refused(now, term, why, effects),
+            Input::Heartbeat(_) | Input::Learned(_) | Input::Probed { .. } | Input::Received { .. } => {}
+        }
+    }
+
+    fn own_changed(&mut self, now: Moment, load: Load, state: NodeState) {
+        self.load = load;
+        if self.state == NodeState::Failed && state != NodeState::Failed {
+            self.back_off(now);
+            self.dead_man.begin_anew();
+        }
+        self.state = state;
+        if state == NodeState::Failed {
+            self.round = None;
+            self.candidacy = None;
+            self.hand_over = None;
+            self.answers.clear();
+        }
+    }
+
+    fn heard(&mut self, heartbeat: Heartbeat) {
+        let Heartbeat { member, load, state, last_log, coordinator, .. } = heartbeat;
+        if member.node != self.me() && self.settings.nodes.contains(&member.node) {
+            self.reports.insert(member.node, Report { member, load, state, last_log });
+            if let Some(leadership) = coordinator {
+                self.learn(leadership);
+            }
+        }
+    }
+
+    fn receive(&mut self, now: Moment, from: MemberId, message: ElectionMessage, effects: &mut Vec<Effect>) {
+        if !self.settings.nodes.contains(&from.node) {
+            return;
+        }
+        match message {
+            ElectionMessage::LoadQuery { round, vacancy, .. } => self.queried(now, from, round, vacancy, effects),
+            ElectionMessage::LoadResponse { round, standing, latest, voters } => {
+                self.answered(from, round, standing, latest, voters, effects);
+            }
+            ElectionMessage::Election { .. } => self.nominated(now, from, message, effects),
+            ElectionMessage::Ok { round } => self.agreed(from, round),
+            ElectionMessage::Coordinator { leadership, .. } => self.announced_by(from, leadership),
+        }
+    }
+
+    /// Sends a message; one to this node itself is taken at once, so that a caller that is its own nominee obeys the same rules.
+    fn post(&mut self, now: Moment, to: NodeId, message: ElectionMessage, effects: &mut Vec<Effect>) {
+        if to == self.me() {
+            self.receive(now, self.settings.me, message, effects);
+        } else {
+            effects.push(Effect::Send { to, message });
+        }
+    }
+
+    /// Tells the operator, at most once a second.
+    fn alarm(&mut self, now: Moment, text: String, effects: &mut Vec<Effect>) {
+        if self.last_alarm.is_none_or(|last| now.since(last) >= ONE_SECOND) {
+            self.last_alarm = Some(now);
+            effects.push(Effect::Alarm(text));
+        }
+    }
+
+    fn me(&self) -> NodeId {
+        self.settings.me.node
+    }
+
+    fn peers(&self) -> Vec<NodeId> {
+        self.settings.nodes.iter().copied().filter(|node| *node != self.me()).collect()
+    }
+
+    fn keeps(&self, rule: Rule) -> bool {
+        self.settings.broken != Some(rule)
+    }
+
+    fn takes_part(&self) -> bool {
+        self.state != NodeState::Failed && !self.is_outsider()
+    }
+
+    /// The confirmed coordinator that this node knows: in the latest known term and not suspected.
+    pub fn coordinator(&self) -> Option<Leadership> {
+        self.latest.filter(|latest| {
+            let in_latest_term = latest.term >= self.raft.term;
+            let in_office = if latest.node == self.me() {
+                self.leads_in(latest.term)
+            } else {
+                !self.suspected.contains_key(&latest.node)
+            };
+            in_latest_term && in_office
+        })
+    }
+
+    /// What the election is doing.
+    pub fn phase(&self) -> Phase {
+        match (&self.candidacy, &self.hand_over, &self.round) {
+            (Some(candidacy), _, _) => candidacy.phase(),
+            (None, Some(_), _) => Phase::HandingOver,
+            (None, None, Some(Round { stage: Stage::Asking, .. })) => Phase::Calling,
+            (None, None, Some(Round { stage: Stage::Nominated(_), .. })) => Phase::Nominated,
+            (None, None, None) => Phase::Idle,
+        }
+    }
+
+    /// The nomination of this node's own round, if it has come so far.
+    pub fn nomination(&self) -> Option<Nomination<'_>> {
+        let round = self.round.as_ref()?;
+        let Stage::Nominated(stage) = &round.stage else { return None };
+        Some(Nomination { round: round.id, nominee: stage.nominee, standings: &stage.ranked })
+    }
+}
+
+/// Least time between two lines that say the same to people.
+const ONE_SECOND: std::time::Duration = std::time::Duration::from_secs(1);

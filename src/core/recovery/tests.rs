@@ -73,7 +73,9 @@ fn an_answer_of_a_node_that_is_not_active_does_not_count() {
     let mut recovery = recovering();
     recovery.step(at(1), Input::ActivePeers(BTreeSet::from([OTHER])));
     let useless = StateSyncResponse { active: false, ..answer(LEADER, 0) };
-    assert_eq!(recovery.step(at(2), Input::Synced(useless)), [Effect::AskStateSync { peer: OTHER, applied: 0 }]);
+    assert_eq!(recovery.step(at(2), Input::Synced(useless)), []);
+    assert_eq!(recovery.step(at(21), Input::Tick), [], "it does not ask in a tight loop");
+    assert_eq!(recovery.step(at(22), Input::Tick), [Effect::AskStateSync { peer: OTHER, applied: 0 }]);
 }
 
 #[test]

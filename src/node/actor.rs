@@ -1,0 +1,504 @@
+//! The node: an actor that holds the cores, turns messages into inputs and performs effects. It decides nothing itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{Actor, AsyncContext, Context, Handler, Message};
+
+use super::desk::Desk;
+use super::resources;
+use super::shared::{Shared, View};
+use super::worker::Tools;
+use crate::core::election::{self, Election, RaftView};
+use crate::core::liveness::{self, Liveness};
+use crate::core::{failure, placement, recovery};
+use crate::id::{MemberId, NodeId};
+use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
+use crate::protocol::event::EventKind;
+use crate::protocol::job::{Announcement, EncryptionResponse};
+use crate::protocol::status::{NodeState, NodeStatus, PeerStatus, RaftRole};
+use crate::protocol::sync::{StateSync, StateSyncResponse};
+use crate::raft::{Command, RaftNode};
+use crate::time::{self, Moment};
+use crate::transport::{Gate, Links};
+
+mod perform;
+
+/// Messages that may wait for the actor; each source keeps to it (`try_send`), and what does not fit is dropped as the network
+/// would drop it.
+const MAILBOX: usize = 1024;
+
+/// The parts that a node is put together from.
+pub struct Parts {
+    /// What other threads may know.
+    pub shared: Arc<Shared>,
+    /// What the workers need.
+    pub tools: Arc<Tools>,
+    /// Where jobs are taken.
+    pub desk: Desk,
+    /// Outbound connections.
+    pub links: Links,
+    /// Cuts the node off while it is Failed.
+    pub gate: Gate,
+    /// Raft.
+    pub raft: RaftNode,
+    /// Where the peers listen.
+    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// Image workers.
+    pub workers: u32,
+    /// Time between two ticks.
+    pub tick: Duration,
+    /// The cores.
+    pub election: Election,
+    /// Whether peers are heard.
+    pub liveness: Liveness,
+    /// The coordinator's table.
+    pub placement: placement::Placement,
+    /// The node's life.
+    pub recovery: recovery::Recovery,
+    /// The failure simulation.
+    pub failures: failure::Failures,
+}
+
+/// One node of the cluster.
+pub struct Node {
+    parts: Parts,
+    raft_view: RaftView,
+    last_append: Option<Moment>,
+    heard: BTreeMap<NodeId, (Heartbeat, Moment)>,
+    placements: u64,
+    /// An election that this node won, until the ledger takes entries of its term.
+    unrecorded: Option<ElectionResult>,
+    started: Moment,
+}
+
+impl Node {
+    /// A node from its parts, not yet started.
+    pub fn new(parts: Parts) -> Self {
+        Node {
+            parts,
+            raft_view: RaftView::default(),
+            last_append: None,
+            heard: BTreeMap::new(),
+            placements: 0,
+            unrecorded: None,
+            started: time::now(),
+        }
+    }
+
+    fn me(&self) -> NodeId {
+        self.parts.shared.node()
+    }
+
+    fn failed(&self) -> bool {
+        self.parts.recovery.state() == NodeState::Failed
+    }
+
+    fn tick(&mut self, context: &mut Context<Self>) {
+        let now = time::now();
+        self.failures(now, failure::Input::Tick, context);
+        let (load, pressure, counters) = self.parts.desk.load();
+        let state = self.parts.recovery.state();
+        let report = placement::Input::Report {
+            node: self.me(),
+            state,
+            load: pressure,
+            workers: self.parts.workers,
+            jobs_accepted: counters.accepted,
+        };
+        self.parts.placement.step(now, report);
+        if !self.failed() {
+            let appended = self.parts.raft.last_append();
+            if std::mem::replace(&mut self.last_append, appended) != appended {
+                self.liveness(now, liveness::Input::Appended, context);
+            }
+            self.liveness(now, liveness::Input::Tick, context);
+        }
+        let state = self.parts.recovery.state_for_elections();
+        self.election(now, election::Input::Own { load, state }, context);
+        self.election(now, election::Input::Tick, context);
+        let active: BTreeSet<NodeId> = self
+            .heard
+            .iter()
+            .filter(|(_, (heartbeat, at))| heartbeat.state == NodeState::Active && now.since(*at) < FRESH)
+            .map(|(node, _)| *node)
+            .collect();
+        self.recovery(now, recovery::Input::ActivePeers(active), context);
+        self.recovery(now, recovery::Input::Tick, context);
+    }
+
+    fn election(&mut self, now: Moment, input: election::Input, context: &mut Context<Self>) {
+        for effect in self.parts.election.step(now, input) {
+            self.perform_election(now, effect, context);
+        }
+    }
+
+    fn liveness(&mut self, now: Moment, input: liveness::Input, context: &mut Context<Self>) {
+        for effect in self.parts.liveness.step(now, input) {
+            self.perform_liveness(now, effect, context);
+        }
+    }
+
+    fn recovery(&mut self, now: Moment, input: recovery::Input, context: &mut Context<Self>) {
+        for effect in self.parts.recovery.step(now, input) {
+            self.perform_recovery(now, effect, context);
+        }
+        self.publish();
+    }
+
+    fn failures(&mut self, now: Moment, input: failure::Input, context: &mut Context<Self>) {
+        for effect in self.parts.failures.step(now, input) {
+            self.perform_failure(now, effect, context);
+        }
+    }
+
+    fn record_election(&self, result: ElectionResult) {
+        let (raft, me) = (self.parts.raft.clone(), self.me());
+        tokio::spawn(async move {
+            if let Err(error) = raft.propose(Command::RecordElection(result)).await {
+                log::warn!("node {me}: the election is not recorded in the ledger: {error}");
+            }
+        });
+    }
+
+    fn publish(&self) {
+        let recovery = &self.parts.recovery;
+        self.parts.shared.publish(View {
+            state: recovery.state(),
+            election_state: recovery.state_for_elections(),
+            term: self.raft_view.term,
+            coordinator: self.parts.election.coordinator(),
+        });
+    }
+
+    fn role(&self) -> RaftRole {
+        let view = &self.raft_view;
+        let votes = view.voters.iter().any(|voter| voter.node == self.me());
+        match view.leader {
+            Some(leader) if leader == self.me() => RaftRole::Leader,
+            _ if !votes && !view.voters.is_empty() => RaftRole::Learner,
+            _ => RaftRole::Follower,
+        }
+    }
+}
+
+/// A heartbeat older than this says nothing about the present.
+const FRESH: Duration = Duration::from_millis(500);
+
+impl Actor for Node {
+    type Context = Context<Self>;
+
+    fn started(&mut self, context: &mut Self::Context) {
+        context.set_mailbox_capacity(MAILBOX);
+        context.run_interval(self.parts.tick, Self::tick);
+        let mut views = self.parts.raft.views();
+        let node = context.address();
+        tokio::spawn(async move {
+            loop {
+                let view = views.borrow_and_update().clone();
+                if node.send(RaftChanged(view)).await.is_err() || views.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        log::info!("node {}: started in state Recovering", self.me());
+    }
+}
+
+/// Raft's view changed.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct RaftChanged(pub RaftView);
+
+/// A heartbeat of a peer, stamped when it arrived.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct HeartbeatArrived {
+    /// What it says.
+    pub heartbeat: Heartbeat,
+    /// When it came.
+    pub at: Moment,
+}
+
+/// The heartbeat connection of a peer ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct PeerClosed(pub MemberId);
+
+/// An election message of a peer.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ElectionArrived {
+    /// The sender.
+    pub from: MemberId,
+    /// The message.
+    pub message: ElectionMessage,
+}
+
+/// An input of the election core that a task of its own found out.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct ElectionInput(pub election::Input);
+
+/// An input of the liveness core that a task of its own found out.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct LivenessInput(pub liveness::Input);
+
+/// The answer to a `StateSync` of this node.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct SyncAnswered(pub StateSyncResponse);
+
+/// A peer asks what it missed.
+#[derive(Message)]
+#[rtype(result = "StateSyncResponse")]
+pub struct SyncAsked(pub StateSync);
+
+/// A client announces requests.
+#[derive(Message)]
+#[rtype(result = "Vec<EncryptionResponse>")]
+pub struct Announced(pub Announcement);
+
+/// Somebody asks for the status.
+#[derive(Message)]
+#[rtype(result = "Box<NodeStatus>")]
+pub struct StatusAsked;
+
+/// Somebody commands a failure.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FailCommanded(pub Duration);
+
+/// The parent process ends the failure, if there is one.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct FailureEnded;
+
+impl Handler<RaftChanged> for Node {
+    type Result = ();
+
+    fn handle(&mut self, RaftChanged(view): RaftChanged, context: &mut Self::Context) {
+        let now = time::now();
+        if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id()) {
+            log::info!("node {}: the cluster id is {}", self.me(), hexadecimal(&id));
+            // Set once; a second value cannot come, since the ledger names itself once.
+            let _ = self.parts.tools.cluster_id.set(crate::image::ClusterId(id));
+        }
+        self.raft_view = view.clone();
+        let leads = view.leader == Some(self.me());
+        let own_term = leads && view.last_log.term == view.term && view.applied >= view.last_log.length;
+        let applied = recovery::Input::Applied { applied: view.applied, own_term };
+        let followed = view.leader.filter(|leader| *leader != self.me());
+        self.liveness(now, liveness::Input::Follows { leader: followed }, context);
+        self.election(now, election::Input::Raft(view), context);
+        self.recovery(now, applied, context);
+        if own_term && let Some(result) = self.unrecorded.take() {
+            self.record_election(result);
+        }
+    }
+}
+
+impl Handler<HeartbeatArrived> for Node {
+    type Result = ();
+
+    fn handle(&mut self, HeartbeatArrived { heartbeat, at }: HeartbeatArrived, context: &mut Self::Context) {
+        if self.failed() {
+            return;
+        }
+        let node = heartbeat.member.node;
+        let report = placement::Input::Report {
+            node,
+            state: heartbeat.state,
+            load: heartbeat.pressure,
+            workers: heartbeat.workers,
+            jobs_accepted: heartbeat.jobs_accepted,
+        };
+        self.parts.placement.step(at, report);
+        self.liveness(at, liveness::Input::Heard { node }, context);
+        self.election(at, election::Input::Heartbeat(heartbeat.clone()), context);
+        self.heard.insert(node, (heartbeat, at));
+    }
+}
+
+impl Handler<PeerClosed> for Node {
+    type Result = ();
+
+    fn handle(&mut self, PeerClosed(member): PeerClosed, context: &mut Self::Context) {
+        if !self.failed() {
+            self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
+        }
+    }
+}
+
+impl Handler<ElectionArrived> for Node {
+    type Result = ();
+
+    fn handle(&mut self, ElectionArrived { from, message }: ElectionArrived, context: &mut Self::Context) {
+        if !self.failed() {
+            log::debug!("node {}: from node {}: {message:?}", self.me(), from.node);
+            self.election(time::now(), election::Input::Received { from, message }, context);
+        }
+    }
+}
+
+impl Handler<ElectionInput> for Node {
+    type Result = ();
+
+    fn handle(&mut self, ElectionInput(input): ElectionInput, context: &mut Self::Context) {
+        self.election(time::now(), input, context);
+    }
+}
+
+impl Handler<LivenessInput> for Node {
+    type Result = ();
+
+    fn handle(&mut self, LivenessInput(input): LivenessInput, context: &mut Self::Context) {
+        self.liveness(time::now(), input, context);
+    }
+}
+
+impl Handler<SyncAnswered> for Node {
+    type Result = ();
+
+    fn handle(&mut self, SyncAnswered(answer): SyncAnswered, context: &mut Self::Context) {
+        self.recovery(time::now(), recovery::Input::Synced(answer), context);
+    }
+}
+
+impl Handler<SyncAsked> for Node {
+    type Result = actix::MessageResult<SyncAsked>;
+
+    fn handle(&mut self, SyncAsked(request): SyncAsked, _context: &mut Self::Context) -> Self::Result {
+        let active = self.parts.recovery.state_for_elections() == NodeState::Active;
+        log::debug!(
+            "node {}: node {} asks for the state (it has applied {})",
+            self.me(),
+            request.node,
+            request.applied
+        );
+        actix::MessageResult(StateSyncResponse {
+            node: self.me(),
+            active,
+            coordinator: self.parts.election.coordinator(),
+            placements: self.parts.placement.entries(),
+            commit: self.raft_view.commit,
+        })
+    }
+}
+
+impl Handler<Announced> for Node {
+    type Result = Vec<EncryptionResponse>;
+
+    fn handle(&mut self, Announced(announcement): Announced, _context: &mut Self::Context) -> Self::Result {
+        let now = time::now();
+        let me = self.me();
+        let state = self.parts.recovery.state();
+        let coordinator = self.parts.election.coordinator();
+        let leads = coordinator.is_some_and(|coordinator| coordinator.node == me);
+        let (_, load, _) = self.parts.desk.load();
+        let mut answers = Vec::with_capacity(announcement.requests.len());
+        for request in announcement.requests {
+            let request_id = request.request_id;
+            let placement = if leads { self.place(now) } else { None };
+            if let Some(node) = placement {
+                log::debug!(
+                    "node {me}: places {} {request_id} ({} bytes) on node {node}",
+                    request.operation,
+                    request.size_bytes
+                );
+            }
+            answers.push(EncryptionResponse { request_id, node: me, state, load, coordinator, placement });
+        }
+        answers
+    }
+}
+
+impl Node {
+    fn place(&mut self, now: Moment) -> Option<NodeId> {
+        self.parts.placement.step(now, placement::Input::Place).into_iter().find_map(|effect| match effect {
+            placement::Effect::Placed(node) => {
+                self.placements += 1;
+                Some(node)
+            }
+            placement::Effect::NoActiveNode => None,
+        })
+    }
+}
+
+impl Handler<FailCommanded> for Node {
+    type Result = ();
+
+    fn handle(&mut self, FailCommanded(duration): FailCommanded, context: &mut Self::Context) {
+        self.failures(time::now(), failure::Input::Command(duration), context);
+    }
+}
+
+impl Handler<FailureEnded> for Node {
+    type Result = ();
+
+    fn handle(&mut self, _: FailureEnded, context: &mut Self::Context) {
+        self.failures(time::now(), failure::Input::End, context);
+    }
+}
+
+impl Handler<StatusAsked> for Node {
+    type Result = actix::MessageResult<StatusAsked>;
+
+    fn handle(&mut self, _: StatusAsked, _context: &mut Self::Context) -> Self::Result {
+        let now = time::now();
+        let shared = &self.parts.shared;
+        let (load, _, counters) = self.parts.desk.load();
+        let usage = resources::usage();
+        let view = &self.raft_view;
+        let peer = |node: &NodeId| {
+            let heard = self.heard.get(node);
+            PeerStatus {
+                node: *node,
+                state: heard.map_or(NodeState::Recovering, |(heartbeat, _)| heartbeat.state),
+                load: heard.map_or_else(Default::default, |(heartbeat, _)| heartbeat.load),
+                last_seen_ms: heard.map(|(_, at)| now.since(*at).as_millis() as u64),
+            }
+        };
+        actix::MessageResult(Box::new(NodeStatus {
+            node: self.me(),
+            incarnation: shared.member.incarnation,
+            address: shared.address.to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            state: self.parts.recovery.state(),
+            role: self.role(),
+            term: view.term,
+            coordinator: self.parts.election.coordinator(),
+            load,
+            workers: self.parts.workers,
+            queued: counters.queued,
+            running: counters.running,
+            jobs_done: counters.done,
+            jobs_refused: counters.refused,
+            repeats_answered: counters.repeated,
+            placements: self.placements,
+            commit: view.commit,
+            applied: view.applied,
+            last_log: view.last_log,
+            uptime_ms: now.since(self.started).as_millis() as u64,
+            cpu_ms: usage.cpu.as_millis() as u64,
+            memory_bytes: usage.memory_bytes,
+            cluster_id: self.parts.tools.cluster_id.get().map(|id| hexadecimal(&id.0)),
+            peers: self.parts.peers.keys().map(peer).collect(),
+        }))
+    }
+}
+
+/// Bytes as lower-case hexadecimal digits.
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Records an event and logs what is worth a line.
+fn record(shared: &Shared, level: log::Level, line: &str, what: EventKind) {
+    let view = shared.view();
+    log::log!(level, "node {} term {} {}: {line}", shared.node(), view.term, view.state);
+    shared.record(what);
+}

@@ -1,0 +1,147 @@
+//! The desk where jobs are taken: the admission core behind a lock, the workers, the answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix::Addr;
+use bytes::Bytes;
+use tokio::sync::{Notify, Semaphore};
+
+use super::worker::{Order, Worker};
+use crate::core::jobs::{Admission, Busy, Counters, Jobs, Phase, Settings};
+use crate::http::{Done, JobOrder, Reservation, Work};
+use crate::id::{Load, RequestId};
+use crate::image::Limits;
+use crate::protocol::problem::{Problem, ProblemCode};
+use crate::time::{self, Moment};
+
+/// Unit of the decode permits: tokio counts permits in 32 bits.
+const PERMIT_BYTES: u64 = 1024;
+
+/// The desk of one node, shared with the HTTP side.
+#[derive(Clone)]
+pub struct Desk {
+    jobs: Arc<Mutex<Jobs<Done>>>,
+    finished: Arc<Notify>,
+    decode_memory: Arc<Semaphore>,
+    decode_bytes: u64,
+    workers: Addr<Worker>,
+    limits: Limits,
+}
+
+impl Desk {
+    /// A desk in front of started workers. `decode_bytes` bounds the memory of all decoded pictures together.
+    pub fn new(settings: Settings, decode_bytes: u64, limits: Limits, workers: Addr<Worker>) -> Self {
+        Desk {
+            jobs: Arc::new(Mutex::new(Jobs::new(settings, time::now()))),
+            finished: Arc::new(Notify::new()),
+            decode_memory: Arc::new(Semaphore::new((decode_bytes / PERMIT_BYTES) as usize)),
+            decode_bytes,
+            workers,
+            limits,
+        }
+    }
+
+    /// Smoothed load, present load and counters.
+    pub fn load(&self) -> (Load, Load, Counters) {
+        let mut jobs = self.jobs();
+        (jobs.load(time::now()), jobs.pressure(), jobs.counters())
+    }
+
+    /// Admits a job, answers a repeated one, or refuses it.
+    ///
+    /// # Errors
+    /// `Busy` with the time to wait.
+    pub async fn reserve(&self, order: JobOrder) -> Result<Reservation, Problem> {
+        loop {
+            // Listen before looking, so that an end between the two is not missed.
+            let finished = self.finished.notified();
+            let admission = self.jobs().offer(time::now(), order.id, order.bytes);
+            match admission {
+                Admission::Admitted => break,
+                Admission::Repeated(done) => return Ok(Reservation::Repeated(done)),
+                Admission::Busy(busy) => return Err(refusal(busy)),
+                Admission::InProgress => finished.await,
+            }
+        }
+        let ticket = Ticket::new(self.clone(), &order);
+        let desk = self.clone();
+        Ok(Reservation::Admitted(Box::new(move |image| Box::pin(desk.perform(ticket, order, image)))))
+    }
+
+    async fn perform(self, ticket: Ticket, order: JobOrder, image: Bytes) -> Result<Done, Problem> {
+        let decoded = match order.work {
+            Work::Seal { .. } => crate::image::sealing_bytes(image.len() as u64),
+            Work::Label { .. } => crate::image::decoded_bytes(&image, &self.limits).map_err(|error| error.problem())?,
+        };
+        if decoded > self.decode_bytes {
+            let detail = format!(
+                "this picture takes {decoded} bytes of memory, this node has {} for all (limits.decode_memory_mib)",
+                self.decode_bytes
+            );
+            return Err(Problem::new(ProblemCode::TooLarge, detail));
+        }
+        let permits = decoded.div_ceil(PERMIT_BYTES) as u32;
+        let permit = self.decode_memory.clone().acquire_many_owned(permits).await;
+        let permit = permit.map_err(|_| Problem::new(ProblemCode::Dropped, "the node is stopping"))?;
+        let order = Order { ticket, work: order.work, image, permit };
+        match self.workers.send(order).await {
+            Ok(result) => result,
+            Err(error) => Err(Problem::new(ProblemCode::Dropped, format!("no worker took the job: {error}"))),
+        }
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs<Done>> {
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The place of one admitted job. It is given back when the ticket is dropped, wherever that happens: at the end of the job, in
+/// the worker's queue, or when the client goes away.
+pub struct Ticket {
+    desk: Desk,
+    id: RequestId,
+    bytes: u64,
+    admitted: Moment,
+    started: Option<Moment>,
+    answer: Option<Done>,
+}
+
+impl Ticket {
+    fn new(desk: Desk, order: &JobOrder) -> Self {
+        Ticket { desk, id: order.id, bytes: order.bytes, admitted: time::now(), started: None, answer: None }
+    }
+
+    /// A worker begins.
+    pub fn start(&mut self) {
+        let now = time::now();
+        self.started = Some(now);
+        self.desk.jobs().start(now);
+    }
+
+    /// The finished image: counted as done, kept for repetitions.
+    pub fn finish(mut self, image: Bytes) -> Done {
+        let done = Done { image, took: time::now().since(self.admitted) };
+        self.answer = Some(done.clone());
+        done
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let now = time::now();
+        let phase = self.started.map_or(Phase::Queued, |started| Phase::Running { took: now.since(started) });
+        let answer = self.answer.take().map(|done| {
+            let size = done.image.len() as u64;
+            (done, size)
+        });
+        self.desk.jobs().finish(now, self.id, self.bytes, phase, answer);
+        self.desk.finished.notify_waiters();
+    }
+}
+
+fn refusal(busy: Busy) -> Problem {
+    let milliseconds = busy.retry_after.as_millis() as u64;
+    let detail =
+        format!("busy: the bound on {} is reached; try again in {milliseconds} ms, or at another node", busy.bound);
+    Problem { retry_after_ms: Some(milliseconds), ..Problem::new(ProblemCode::Busy, detail) }
+}

@@ -1,0 +1,290 @@
+//! The inbound side of the node protocol: whoever connects is greeted within a deadline, or closed with one line in the log.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use thiserror::Error;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::id::{MemberId, NodeId};
+use crate::protocol::codec::LIMIT_BYTES;
+use crate::protocol::election::{ElectionMessage, Heartbeat};
+use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, NodeFrame, Opaque, Purpose, Refusal, Welcome};
+use crate::protocol::sync::{StateSync, StateSyncResponse};
+use crate::transport::Gate;
+use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
+
+/// Requests of one connection that may be worked on at the same time; further ones wait in the socket.
+const REQUESTS_LIMIT: usize = 16;
+
+/// How long an answer may take to be written before the connection is given up.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Pause after the system refused a connection, for example because it has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What the node does with what arrives. Nothing here may block.
+pub trait Inbound: Send + Sync + 'static {
+    /// A peer's heartbeat.
+    fn heartbeat(&self, heartbeat: Heartbeat);
+
+    /// The heartbeat connection of that peer ended, and it has no newer one.
+    fn closed(&self, member: MemberId);
+
+    /// An election message.
+    fn election(&self, from: MemberId, message: ElectionMessage);
+
+    /// A recovering node asks.
+    fn state_sync(&self, request: StateSync) -> impl Future<Output = StateSyncResponse> + Send;
+
+    /// A request for the Raft adapter.
+    fn raft(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
+}
+
+/// Whom to let in.
+#[derive(Clone, Debug)]
+pub struct ListenerSettings {
+    /// This node.
+    pub me: MemberId,
+    /// Every configured node, this one included.
+    pub nodes: Vec<NodeId>,
+    /// Connections at the same time (256); further ones wait in the system's queue.
+    pub connections: usize,
+    /// How long a caller may take to say who it is (1 s).
+    pub greeting_timeout: Duration,
+}
+
+/// Why a connection was closed.
+#[derive(Debug, Error)]
+enum Closed {
+    #[error(transparent)]
+    Wire(#[from] WireError),
+    #[error("it did not say who it is within {} ms", .0.as_millis())]
+    Mute(Duration),
+    #[error("{0}")]
+    Refused(Refusal),
+    #[error("it sent a {found} on its {purpose} connection")]
+    Misplaced { found: &'static str, purpose: Purpose },
+    #[error("its heartbeat is in the name of {claimed}, its connection in the name of {greeted}")]
+    Impostor { claimed: MemberId, greeted: MemberId },
+}
+
+struct Listener<I> {
+    settings: ListenerSettings,
+    gate: Gate,
+    inbound: Arc<I>,
+    /// The number of each peer's latest heartbeat connection: the end of an older one says nothing.
+    latest_heartbeats: Mutex<BTreeMap<NodeId, u64>>,
+}
+
+/// Accepts connections until it is dropped; runs on the tokio runtime that polls it.
+pub async fn serve<I: Inbound>(socket: TcpListener, settings: ListenerSettings, gate: Gate, inbound: Arc<I>) {
+    let permits = Arc::new(Semaphore::new(settings.connections));
+    let listener = Arc::new(Listener { settings, gate, inbound, latest_heartbeats: Mutex::default() });
+    // The tasks end with this set, that is, when the returned future is dropped.
+    let mut tasks = tokio::task::JoinSet::new();
+    for number in 0.. {
+        let Ok(permit) = permits.clone().acquire_owned().await else { return };
+        while tasks.try_join_next().is_some() {}
+        match socket.accept().await {
+            Ok((stream, from)) => {
+                let listener = listener.clone();
+                tasks.spawn(async move {
+                    listener.connection(stream, from, number).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                log::warn!("node {}: cannot accept a node connection: {error}", listener.settings.me.node);
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+impl<I: Inbound> Listener<I> {
+    async fn connection(&self, stream: TcpStream, from: SocketAddr, number: u64) {
+        let me = self.settings.me.node;
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        let (reader, mut writer) = stream.into_split();
+        let mut reader = FrameReader::new(reader);
+        if self.gate.is_shut() {
+            // A failed node takes the connection and never answers, not even later.
+            return reader.discard().await;
+        }
+        let hello = match self.greet(&mut reader, &mut writer).await {
+            Ok(Some(hello)) => hello,
+            // A probe: it connects, says nothing and leaves.
+            Ok(None) => return,
+            Err(_) if self.gate.is_shut() => return reader.discard().await,
+            Err(why) => {
+                log::warn!("node {me}: closed a connection from {from}: {why}");
+                return;
+            }
+        };
+        if hello.purpose == Purpose::Heartbeat {
+            self.latest_heartbeats().insert(hello.member.node, number);
+        }
+        match self.frames(&hello, reader, writer).await {
+            Ok(()) | Err(Closed::Wire(WireError::Io(_) | WireError::Truncated)) => {
+                log::debug!("node {me}: node {} ended its {} connection", hello.member, hello.purpose);
+            }
+            Err(why) => {
+                log::warn!(
+                    "node {me}: closed the {} connection of node {} ({from}): {why}",
+                    hello.purpose,
+                    hello.member
+                );
+            }
+        }
+        let is_latest = self.latest_heartbeats().get(&hello.member.node) == Some(&number);
+        if hello.purpose == Purpose::Heartbeat && is_latest && !self.gate.is_shut() {
+            self.inbound.closed(hello.member);
+        }
+    }
+
+    fn latest_heartbeats(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, u64>> {
+        self.latest_heartbeats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Preamble and hello in, preamble and welcome out; none if the caller leaves without a word.
+    async fn greet(
+        &self,
+        reader: &mut FrameReader<OwnedReadHalf>,
+        writer: &mut OwnedWriteHalf,
+    ) -> Result<Option<Hello>, Closed> {
+        let limit = self.settings.greeting_timeout;
+        let hello = async {
+            match reader.preamble().await {
+                Ok(true) => Ok(reader.message::<Hello>(HELLO_LIMIT_BYTES).await?),
+                Ok(false) => Ok(None),
+                Err(error) => {
+                    if let WireError::Preamble(frame::PreambleError::Version { .. }) = &error {
+                        // So that the other side can name both versions, too.
+                        let _ = write_within(writer, &frame::preamble(), WRITE_TIMEOUT).await;
+                    }
+                    Err(error)
+                }
+            }
+        };
+        let hello = tokio::time::timeout(limit, hello).await.map_err(|_| Closed::Mute(limit))??;
+        let Some(hello) = hello else { return Ok(None) };
+
+        let refusal = self.refusal(&hello);
+        let welcome = match &refusal {
+            None => Welcome::Accepted { member: self.settings.me },
+            Some(refusal) => Welcome::Refused(refusal.clone()),
+        };
+        let mut answer = frame::preamble().to_vec();
+        answer.extend(encode_frame(&welcome).map_err(WireError::from)?);
+        write_within(writer, &answer, WRITE_TIMEOUT).await.map_err(WireError::from)?;
+        match refusal {
+            None => Ok(Some(hello)),
+            Some(refusal) => Err(Closed::Refused(refusal)),
+        }
+    }
+
+    fn refusal(&self, hello: &Hello) -> Option<Refusal> {
+        let here = self.settings.me.node;
+        let caller = hello.member.node;
+        if caller == here {
+            Some(Refusal::SameNode { node: here })
+        } else if !self.settings.nodes.contains(&caller) {
+            Some(Refusal::UnknownNode { here, caller })
+        } else if hello.to != here {
+            Some(Refusal::WrongNode { asked: hello.to, here })
+        } else {
+            None
+        }
+    }
+
+    /// Works on frames until the peer ends the connection.
+    async fn frames(
+        &self,
+        hello: &Hello,
+        mut reader: FrameReader<OwnedReadHalf>,
+        mut writer: OwnedWriteHalf,
+    ) -> Result<(), Closed> {
+        let mut answers = FuturesUnordered::new();
+        loop {
+            tokio::select! {
+                frame = reader.message::<NodeFrame>(LIMIT_BYTES), if answers.len() < REQUESTS_LIMIT => {
+                    let Some(frame) = frame? else { return Ok(()) };
+                    if self.gate.is_shut() {
+                        continue;
+                    }
+                    if let Some(request) = self.take(hello, frame)? {
+                        answers.push(self.answer(request));
+                    }
+                }
+                Some(answer) = answers.next() => {
+                    if self.gate.is_shut() {
+                        continue;
+                    }
+                    let frame = encode_frame(&answer).map_err(WireError::from)?;
+                    write_within(&mut writer, &frame, WRITE_TIMEOUT).await.map_err(WireError::from)?;
+                }
+            }
+        }
+    }
+
+    /// Handles a one-way message; gives a request back.
+    fn take(&self, hello: &Hello, frame: NodeFrame) -> Result<Option<Request>, Closed> {
+        let purpose = hello.purpose;
+        match (purpose, frame) {
+            (Purpose::Heartbeat, NodeFrame::Heartbeat(heartbeat)) if heartbeat.member == hello.member => {
+                self.inbound.heartbeat(heartbeat);
+                Ok(None)
+            }
+            (Purpose::Heartbeat, NodeFrame::Heartbeat(heartbeat)) => {
+                Err(Closed::Impostor { claimed: heartbeat.member, greeted: hello.member })
+            }
+            (Purpose::Control, NodeFrame::Election(message)) => {
+                self.inbound.election(hello.member, message);
+                Ok(None)
+            }
+            (Purpose::Control, NodeFrame::StateSync { id, request }) => Ok(Some(Request::StateSync { id, request })),
+            (Purpose::Raft(_), NodeFrame::Raft { id, request }) => Ok(Some(Request::Raft { id, request: request.0 })),
+            (_, frame) => Err(Closed::Misplaced { found: name(&frame), purpose }),
+        }
+    }
+
+    async fn answer(&self, request: Request) -> NodeFrame {
+        match request {
+            Request::StateSync { id, request } => {
+                NodeFrame::StateSyncResponse { id, response: self.inbound.state_sync(request).await }
+            }
+            Request::Raft { id, request } => {
+                NodeFrame::RaftResponse { id, response: Opaque(self.inbound.raft(request).await) }
+            }
+        }
+    }
+}
+
+enum Request {
+    StateSync { id: u64, request: StateSync },
+    Raft { id: u64, request: Vec<u8> },
+}
+
+fn name(frame: &NodeFrame) -> &'static str {
+    match frame {
+        NodeFrame::Heartbeat(_) => "heartbeat",
+        NodeFrame::Election(_) => "election message",
+        NodeFrame::StateSync { .. } => "state sync",
+        NodeFrame::StateSyncResponse { .. } => "state sync response",
+        NodeFrame::Raft { .. } => "raft request",
+        NodeFrame::RaftResponse { .. } => "raft response",
+    }
+}

@@ -1,0 +1,104 @@
+//! The node as HTTP sees it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::Addr;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use super::actor::{Announced, FailCommanded, Node, StatusAsked};
+use super::desk::Desk;
+use super::shared::Shared;
+use crate::http::{JobOrder, Limits, NodeService, Reservation};
+use crate::id::{NodeId, RequestId};
+use crate::protocol::event::Event;
+use crate::protocol::job::{Announcement, EncryptionResponse};
+use crate::protocol::problem::{Problem, ProblemCode};
+use crate::protocol::status::{NodeState, NodeStatus};
+
+/// The node behind its HTTP side.
+pub struct Counter {
+    /// The actor.
+    pub node: Addr<Node>,
+    /// Where jobs are taken.
+    pub desk: Desk,
+    /// What is known of the node.
+    pub shared: Arc<Shared>,
+    /// Limits of uploads.
+    pub limits: Limits,
+    /// For callers that name no request id.
+    pub random: Mutex<SmallRng>,
+}
+
+fn stopping(error: actix::MailboxError) -> Problem {
+    Problem::new(ProblemCode::Internal, format!("the node is stopping: {error}"))
+}
+
+fn not_active(state: NodeState) -> Problem {
+    Problem::new(ProblemCode::NotActive, format!("this node is {state}: it takes jobs when it is Active"))
+}
+
+impl NodeService for Counter {
+    fn node(&self) -> NodeId {
+        self.shared.node()
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn fresh_id(&self) -> RequestId {
+        RequestId(self.random.lock().unwrap_or_else(PoisonError::into_inner).random())
+    }
+
+    fn announce(&self, announcement: Announcement) -> BoxFuture<'static, Result<Vec<EncryptionResponse>, Problem>> {
+        let answer = self.node.send(Announced(announcement));
+        async move { answer.await.map_err(stopping) }.boxed()
+    }
+
+    fn reserve(&self, order: JobOrder) -> BoxFuture<'static, Result<Reservation, Problem>> {
+        let (desk, state) = (self.desk.clone(), self.shared.view().state);
+        async move {
+            match state {
+                NodeState::Active => desk.reserve(order).await,
+                state => Err(not_active(state)),
+            }
+        }
+        .boxed()
+    }
+
+    fn status(&self) -> BoxFuture<'static, Result<NodeStatus, Problem>> {
+        let answer = self.node.send(StatusAsked);
+        async move { answer.await.map(|status| *status).map_err(stopping) }.boxed()
+    }
+
+    fn events(&self, since: u64) -> Vec<Event> {
+        self.shared.events.since(since)
+    }
+
+    fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>> {
+        let command = self.node.send(FailCommanded(duration));
+        async move { command.await.map_err(stopping) }.boxed()
+    }
+
+    fn not_ready(&self) -> Option<String> {
+        let view = self.shared.view();
+        (view.state != NodeState::Active).then(|| not_active(view.state).detail)
+    }
+
+    fn failures(&self) -> u64 {
+        self.shared.failures()
+    }
+
+    fn silence(&self) -> Option<BoxFuture<'static, ()>> {
+        self.shared.silence()
+    }
+}

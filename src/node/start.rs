@@ -1,0 +1,340 @@
+//! The composition root: ports, data directory, secrets, Raft, cores, actor, HTTP; and the way to stop.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+
+use actix::{Actor, Addr, System};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::actor::{FailureEnded, Node, Parts};
+use super::data_dir::DataDir;
+use super::desk::Desk;
+use super::inbound::Entrance;
+use super::listener::{self, ListenerSettings};
+use super::options::{NodeError, NodeOptions, bind};
+use super::service::Counter;
+use super::shared::Shared;
+use super::worker::{self, Tools};
+use crate::config::secrets::open_or_create_cluster_key;
+use crate::config::{ClusterConfig, LimitNumbers, StrategyName};
+use crate::core::election::{Election, FirstStart, Strategy};
+use crate::core::liveness::Liveness;
+use crate::core::{election, failure, jobs, liveness, placement, recovery};
+use crate::http;
+use crate::id::{MemberId, NodeId};
+use crate::image::{ClusterKey, Cover, Limits};
+use crate::protocol::election::Heartbeat;
+use crate::protocol::frame::Lane;
+use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
+use crate::time;
+use crate::transport::{CallError, Gate, LinkSettings, Links};
+
+const MIB: u64 = 1 << 20;
+
+/// The line on a child's standard input that ends its failure.
+pub const END_OF_FAILURE: &str = "recover";
+
+/// Runs a node until Ctrl-C, SIGTERM or the end of its parent.
+///
+/// # Errors
+/// Everything that keeps it from starting, and a fault of its disk while it runs.
+pub fn run(options: NodeOptions) -> Result<(), NodeError> {
+    let configured = options.config.node(options.id)?.clone();
+    let http_socket = bind(configured.http, "nodes.http", "--listen")?;
+    let peer_socket = bind(configured.peer_address(), "nodes.peer", "--peer-listen")?;
+    let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
+    let key = open_or_create_cluster_key(&options.config.secrets_directory())?;
+    let tools = Arc::new(tools(&options.config, ClusterKey::new(key.0))?);
+
+    let runtime = || {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .expect("a tokio runtime needs only threads, which the process can make at its start")
+    };
+    let system = System::with_tokio_rt(runtime);
+    system.block_on(serve(options, directory, tools, http_socket, peer_socket))
+}
+
+fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeError> {
+    let limits = image_limits(&config.limits);
+    let cover = match &config.jobs.cover {
+        None => Cover::access_denied(),
+        Some(path) => {
+            let wrong = |reason: String| NodeError::Cover { path: path.clone(), reason };
+            let file = std::fs::read(path).map_err(|error| wrong(error.to_string()))?;
+            Cover::from_file(&file, &limits).map_err(|error| wrong(error.to_string()))?
+        }
+    };
+    let simulated_delay = Duration::from_millis(config.jobs.simulated_delay_ms);
+    Ok(Tools { cluster_key, cluster_id: OnceLock::new(), cover, limits, simulated_delay })
+}
+
+fn image_limits(numbers: &LimitNumbers) -> Limits {
+    Limits {
+        original_bytes: numbers.original_mib * MIB,
+        sealed_bytes: numbers.sealed_mib * MIB,
+        pixels: numbers.megapixels * 1_000_000,
+        side: numbers.side,
+        ..Limits::default()
+    }
+}
+
+async fn serve(
+    options: NodeOptions,
+    directory: DataDir,
+    tools: Arc<Tools>,
+    http_socket: TcpListener,
+    peer_socket: TcpListener,
+) -> Result<(), NodeError> {
+    let system_error = |error: std::io::Error| NodeError::System(error.to_string());
+    let NodeOptions { id, config, seed, .. } = &options;
+    let member = directory.member();
+    let address = http_socket.local_addr().map_err(system_error)?;
+    log::info!("node {id}: http://{address}, incarnation {}, seed {seed}", member.incarnation);
+
+    let shared = Arc::new(Shared::new(member, address));
+    let gate = Gate::default();
+    let peers: BTreeMap<NodeId, SocketAddr> =
+        config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
+    let link_settings = LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
+    let links = Links::open(&link_settings, gate.clone());
+    let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
+
+    let workers = if config.jobs.workers > 0 { config.jobs.workers } else { cores() };
+    let desk = desk(config, workers, &tools);
+    let parts = Parts {
+        shared: shared.clone(),
+        tools: tools.clone(),
+        desk: desk.clone(),
+        links: links.clone(),
+        gate: gate.clone(),
+        raft: raft.clone(),
+        peers,
+        workers,
+        tick: Duration::from_millis(config.election.tick_ms),
+        election: Election::new(election_settings(&options, member), *seed),
+        liveness: Liveness::new(liveness_settings(config, *id)),
+        placement: placement::Placement::new(placement::Settings::default()),
+        recovery: recovery::Recovery::new(recovery::Settings::new(*id), time::now()),
+        failures: failure::Failures::new(failure_settings(config), seed.wrapping_add(1), time::now()),
+    };
+    let node = Node::new(parts).start();
+
+    peer_socket.set_nonblocking(true).map_err(system_error)?;
+    let peer_socket = tokio::net::TcpListener::from_std(peer_socket).map_err(system_error)?;
+    let listener_settings = ListenerSettings {
+        me: member,
+        nodes: config.nodes.iter().map(|node| node.id).collect(),
+        connections: 256,
+        greeting_timeout: Duration::from_secs(1),
+    };
+    let entrance = Arc::new(Entrance { node: node.clone(), raft: raft.clone(), shared: shared.clone() });
+    let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, entrance));
+    let beat = Duration::from_millis(config.election.heartbeat_ms);
+    let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links, raft.clone()));
+
+    let limits =
+        http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
+    let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
+    let parented = node.clone();
+    let counter = Counter { node, desk, shared, limits, random };
+    let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
+    let handle = server.handle();
+    let serving = tokio::spawn(server);
+
+    let outcome = tokio::select! {
+        why = told_to_stop(options.exit_with_parent.then_some(parented)) => {
+            log::info!("node {id}: {why}, stopping");
+            Ok(())
+        }
+        fault = fault_of(&raft) => Err(fault.into()),
+    };
+    // Peers must see at once that the node is gone.
+    listening.abort();
+    beating.abort();
+    handle.stop(true).await;
+    let _ = serving.await;
+    raft.shutdown().await;
+    outcome
+}
+
+/// Resolves when Raft has stopped by itself, for example because the disk does not sync.
+async fn fault_of(raft: &RaftNode) -> RaftError {
+    let mut failure = raft.failure();
+    match failure.wait_for(Option::is_some).await {
+        Ok(fault) => fault.clone().expect("the wait ends when there is one"),
+        Err(_) => std::future::pending().await,
+    }
+}
+
+fn cores() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
+}
+
+fn desk(config: &ClusterConfig, workers: u32, tools: &Arc<Tools>) -> Desk {
+    let settings = jobs::Settings {
+        workers,
+        waiting_per_worker: config.jobs.waiting_per_worker,
+        transfer_bytes: config.limits.transfer_memory_mib * MIB,
+        repeat_bytes: config.jobs.repeats_mib * MIB,
+        simulated_load: config.jobs.simulated_load,
+        smoothing: Duration::from_millis(500),
+    };
+    let decode_bytes = config.limits.decode_memory_mib * MIB;
+    Desk::new(settings, decode_bytes, tools.limits.clone(), worker::start(workers, tools))
+}
+
+fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings {
+    let numbers = &options.config.election;
+    let nodes = options.config.nodes.iter().map(|node| node.id).collect();
+    election::Settings {
+        strategy: match numbers.strategy {
+            StrategyName::Bully => Strategy::Bully,
+            StrategyName::Raft => Strategy::Raft,
+        },
+        first_start: if options.bootstrap { FirstStart::Majority } else { FirstStart::Everybody },
+        round_timeout: Duration::from_millis(numbers.round_timeout_ms),
+        nominee_timeout: Duration::from_millis(numbers.nominee_timeout_ms),
+        lease: Duration::from_millis(numbers.raft_election_max_ms),
+        back_off: Duration::from_millis(numbers.back_off_ms),
+        dead_man: Duration::from_millis(numbers.dead_man_ms),
+        hand_over: Duration::from_millis(2 * numbers.raft_election_min_ms),
+        ..election::Settings::new(me, nodes)
+    }
+}
+
+fn liveness_settings(config: &ClusterConfig, me: NodeId) -> liveness::Settings {
+    let numbers = &config.election;
+    let peers = config.nodes.iter().map(|node| node.id).filter(|node| *node != me).collect();
+    liveness::Settings {
+        suspicion: Duration::from_millis(numbers.suspicion_ms),
+        lease: Duration::from_millis(numbers.raft_election_max_ms),
+        tick: Duration::from_millis(numbers.tick_ms),
+        ..liveness::Settings::new(peers)
+    }
+}
+
+fn failure_settings(config: &ClusterConfig) -> failure::Settings {
+    let numbers = &config.failures;
+    failure::Settings {
+        random: numbers.random,
+        every: Duration::from_secs_f64(numbers.every_s),
+        probability: numbers.probability,
+        shortest: Duration::from_secs_f64(numbers.min_s),
+        longest: Duration::from_secs_f64(numbers.max_s),
+    }
+}
+
+fn raft_settings(config: &ClusterConfig, member: MemberId, directory: &DataDir) -> RaftSettings {
+    let numbers = &config.election;
+    RaftSettings {
+        heartbeat: Duration::from_millis(numbers.raft_heartbeat_ms),
+        election_min: Duration::from_millis(numbers.raft_election_min_ms),
+        election_max: Duration::from_millis(numbers.raft_election_max_ms),
+        native_elections: numbers.strategy == StrategyName::Raft,
+        ..RaftSettings::new(member, directory.raft())
+    }
+}
+
+/// Raft's requests over the node connections.
+struct Carrier(Links);
+
+impl RaftTransport for Carrier {
+    fn call(
+        &self,
+        to: MemberId,
+        lane: Lane,
+        request: Vec<u8>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
+        let links = self.0.clone();
+        async move {
+            links.raft(to.node, lane, request, limit).await.map_err(|error| match error {
+                CallError::Timeout(_) => TransportError::Timeout,
+                other => TransportError::Unreachable(other.to_string()),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// Sends a heartbeat to every peer, on a schedule of its own that the actor cannot delay.
+async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: Desk, links: Links, raft: RaftNode) {
+    let views = raft.views();
+    let mut interval = tokio::time::interval(every);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for sequence in 1.. {
+        interval.tick().await;
+        let (load, pressure, counters) = desk.load();
+        let view = shared.view();
+        let last_log = views.borrow().last_log;
+        links.heartbeat(Heartbeat {
+            member: shared.member,
+            sequence,
+            state: view.state,
+            load,
+            pressure,
+            workers,
+            jobs_accepted: counters.accepted,
+            last_log,
+            coordinator: view.coordinator,
+        });
+    }
+}
+
+/// Resolves with the reason when the node shall stop.
+///
+/// A node that fails hears nobody over the network. A parent can still end its failure: with the line `recover` on the standard
+/// input, whose end means that the parent is gone.
+async fn told_to_stop(child: Option<Addr<Node>>) -> &'static str {
+    let interrupt = async {
+        match signal(SignalKind::interrupt()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let terminate = async {
+        match signal(SignalKind::terminate()) {
+            Ok(mut signal) => signal.recv().await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    let orphaned = async {
+        let Some(node) = child else { return std::future::pending().await };
+        let mut lines = parents_lines();
+        while let Some(line) = lines.recv().await {
+            if line == END_OF_FAILURE {
+                // A node whose mailbox is closed is stopping anyway.
+                let _ = node.send(FailureEnded).await;
+            }
+        }
+    };
+    tokio::select! {
+        _ = interrupt => "interrupted",
+        _ = terminate => "told to stop",
+        () = orphaned => "its parent is gone",
+    }
+}
+
+/// The lines of the standard input until its end. A thread of its own reads them, and nobody waits for it: tokio's standard
+/// input would keep the runtime from ending until another line comes.
+fn parents_lines() -> tokio::sync::mpsc::Receiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::channel(8);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

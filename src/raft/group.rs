@@ -1,0 +1,359 @@
+//! One node's part in the Raft group, over any runtime: how it campaigns, hands over, proposes and answers.
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError as ApiError};
+use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
+use openraft::storage::RaftLogStorage;
+use openraft::type_config::TypeConfigExt;
+use openraft::{AsyncRuntime, Config, Raft, ServerState, SnapshotPolicy};
+
+use crate::id::{LogPosition, MemberId, Term};
+use crate::protocol::codec;
+use crate::protocol::election::Campaign;
+use crate::protocol::frame::Lane;
+use crate::protocol::status::Leadership;
+use crate::raft::ballot::Ballot;
+use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
+use crate::raft::machine::Machine;
+use crate::raft::network::{self, Chunk, Envelope, Network, RaftTransport, Request, Response};
+use crate::raft::types::{Command, Outcome, Snapshot, SnapshotMeta, Types, Vote, position};
+use crate::raft::{Applied, RaftSettings};
+use crate::time::{self, Moment};
+
+/// No wait of an election is longer: one hung await must not hold up the next round.
+pub const ELECTION_WAIT: Duration = Duration::from_millis(100);
+
+/// How long a proposal may take before its outcome counts as unknown.
+const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// The largest snapshot that is taken from a peer, in bytes.
+const SNAPSHOT_LIMIT_BYTES: u64 = 64 << 20;
+
+/// A node's part in the group. Clones share it.
+pub struct Group<R: AsyncRuntime> {
+    raft: Raft<Types<R>, Machine>,
+    me: MemberId,
+    machine: Machine,
+    transport: Arc<dyn RaftTransport>,
+    ballot: Arc<Ballot>,
+    incoming: Arc<Mutex<Option<Incoming>>>,
+    /// When an append of a leader was last accepted, in microseconds + 1; 0 for never.
+    last_append: Arc<AtomicU64>,
+}
+
+impl<R: AsyncRuntime> Clone for Group<R> {
+    fn clone(&self) -> Self {
+        Group {
+            raft: self.raft.clone(),
+            me: self.me,
+            machine: self.machine.clone(),
+            transport: self.transport.clone(),
+            ballot: self.ballot.clone(),
+            incoming: self.incoming.clone(),
+            last_append: self.last_append.clone(),
+        }
+    }
+}
+
+/// A snapshot that is being received.
+struct Incoming {
+    vote: Vote,
+    meta: SnapshotMeta,
+    bytes: Vec<u8>,
+}
+
+impl<R: AsyncRuntime> Group<R> {
+    /// Starts Raft over the given storage.
+    ///
+    /// # Errors
+    /// [`RaftError::Settings`], [`RaftError::Stopped`].
+    pub async fn start<L: RaftLogStorage<Types<R>>>(
+        settings: &RaftSettings,
+        transport: Arc<dyn RaftTransport>,
+        log_store: L,
+        machine: Machine,
+    ) -> Result<Group<R>, RaftError> {
+        let me = settings.member;
+        let ballot = Arc::new(Ballot::default());
+        let network = Network { me, transport: transport.clone(), ballot: ballot.clone() };
+        let config = Arc::new(configuration(settings)?);
+        let raft = Raft::new(me, config, network, log_store, machine.clone())
+            .await
+            .map_err(|error| RaftError::Stopped { node: me, error: error.to_string() })?;
+        Ok(Group { raft, me, machine, transport, ballot, incoming: Arc::default(), last_append: Arc::default() })
+    }
+
+    /// The library's handle, for views and tests.
+    pub fn raft(&self) -> &Raft<Types<R>, Machine> {
+        &self.raft
+    }
+
+    /// What has been applied.
+    pub fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(crate) fn ballot(&self) -> &Ballot {
+        &self.ballot
+    }
+
+    /// When this node last accepted an append, empty or not, of a leader.
+    pub fn last_append(&self) -> Option<Moment> {
+        self.last_append.load(Ordering::Relaxed).checked_sub(1).map(Moment)
+    }
+
+    /// Begins the log with these members. Two nodes that begin with the same members do no harm.
+    ///
+    /// # Errors
+    /// [`CampaignError`].
+    pub async fn initialise(&self, members: Vec<MemberId>) -> Result<(), CampaignError> {
+        if members.is_empty() {
+            return Err(CampaignError::NoMembers);
+        }
+        let members: BTreeSet<MemberId> = members.into_iter().collect();
+        match within::<R, _>(self.raft.initialize(members)).await? {
+            Ok(()) => Ok(()),
+            Err(ApiError::APIError(InitializeError::NotAllowed(error))) => {
+                Err(CampaignError::AlreadyInitialised { term: Term(error.vote.leader_id().term) })
+            }
+            Err(ApiError::APIError(InitializeError::NotInMembers(_))) => Err(CampaignError::NotAMember { me: self.me }),
+            Err(ApiError::Fatal(fatal)) => Err(self.stopped(&fatal).into()),
+        }
+    }
+
+    /// Asks the voters for this node's confirmation. Success is never reported here: it shows in the views.
+    ///
+    /// [`Campaign::AgreedDeath`] needs the leadership that a majority found gone. It asks the voters as a node does to whom
+    /// that leader has handed over: they need not wait for their lease to run out, but their votes and their check of the
+    /// log are the same as ever.
+    ///
+    /// # Errors
+    /// [`CampaignError`].
+    pub async fn campaign(&self, campaign: Campaign, vacancy: Option<Leadership>) -> Result<(), CampaignError> {
+        match campaign {
+            Campaign::Initialise => Err(CampaignError::NoMembers),
+            // Without pre-vote, a healthy leader would be deposed by the higher term of a node that cannot win.
+            Campaign::PreVote => {
+                within::<R, _>(self.raft.trigger().elect(true)).await?.map_err(|fatal| self.stopped(&fatal).into())
+            }
+            Campaign::AgreedDeath => self.succeed(vacancy.ok_or(CampaignError::NoVacancy)?).await,
+        }
+    }
+
+    async fn succeed(&self, vacancy: Leadership) -> Result<(), CampaignError> {
+        let state = self.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied()));
+        let (vote, last_log) = within::<R, _>(state).await?.map_err(|fatal| self.stopped(&fatal))?;
+        let latest = Term(vote.leader_id().term);
+        let other_leader = vote.is_committed() && vote.leader_id().voted_for.node != vacancy.node;
+        if latest != vacancy.term || other_leader {
+            return Err(CampaignError::Moved { vacancy, latest });
+        }
+        // The library compares the vote once more when it handles the request, so a term that begins meanwhile stops this.
+        let request = TransferLeaderRequest::new(vote, self.me, last_log);
+        match within::<R, _>(self.raft.handle_transfer_leader(request)).await? {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(refused)) => Err(CampaignError::Refused(refused.to_string())),
+            Err(fatal) => Err(self.stopped(&fatal).into()),
+        }
+    }
+
+    /// As leader: hands over to a voter that answers now and has the whole log. Whether it worked shows in the views.
+    ///
+    /// # Errors
+    /// [`HandOverError`].
+    pub async fn hand_over(&self, to: MemberId) -> Result<(), HandOverError> {
+        let state = self.raft.with_raft_state(|state| {
+            let voters = state.membership_state.effective().voter_ids().collect::<BTreeSet<_>>();
+            (state.server_state, Term(state.vote_ref().leader_id().term), state.log_ids.last().copied(), voters)
+        });
+        let (role, term, last_log, voters) = within::<R, _>(state)
+            .await
+            .map_err(|Hung| HandOverError::Hung(ELECTION_WAIT))?
+            .map_err(|fatal| self.stopped(&fatal))?;
+        if role != ServerState::Leader {
+            return Err(HandOverError::NotLeader);
+        }
+        if to == self.me || !voters.contains(&to) {
+            return Err(HandOverError::NotAVoter { to });
+        }
+        // The library would wait for ever for a target that is down, and refuse every write meanwhile.
+        let not_ready = |why: String| HandOverError::NotReady { to, why };
+        let (their_term, their_log) = self.position_of(to).await.map_err(not_ready)?;
+        if their_term != term || their_log < position(last_log) {
+            let have = format!("its log ends at {their_log} in term {their_term}");
+            return Err(not_ready(format!("{have}, this one at {} in term {term}", position(last_log))));
+        }
+        within::<R, _>(self.raft.trigger().transfer_leader(to))
+            .await
+            .map_err(|Hung| HandOverError::Hung(ELECTION_WAIT))?
+            .map_err(|fatal| self.stopped(&fatal).into())
+    }
+
+    async fn position_of(&self, to: MemberId) -> Result<(Term, LogPosition), String> {
+        let call =
+            network::call::<R>(self.transport.as_ref(), self.me, to, Lane::Vote, Request::Position, ELECTION_WAIT);
+        match within::<R, _>(call).await {
+            Ok(Ok(Response::Position { term, last_log })) => Ok((term, last_log)),
+            Ok(Ok(_)) => Err("it answered with something else".to_owned()),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(Hung) => Err(format!("no answer within {} ms", ELECTION_WAIT.as_millis())),
+        }
+    }
+
+    /// Lets Raft elect by itself, by randomised timeouts and with pre-vote, or not.
+    pub fn set_native_elections(&self, enabled: bool) {
+        self.raft.runtime_config().elect(enabled);
+    }
+
+    /// As leader: appends a command and waits until it is committed and applied.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        let written = Types::<R>::timeout(PROPOSE_WAIT, self.raft.client_write(command)).await;
+        match written {
+            Ok(Ok(response)) => {
+                let Outcome::Recorded = response.data;
+                Ok(Applied { position: position(Some(response.log_id)), outcome: response.data })
+            }
+            Ok(Err(ApiError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
+            }
+            Ok(Err(ApiError::APIError(error))) => Err(ProposeError::Unknown(error.to_string())),
+            Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
+            Err(_) => Err(ProposeError::Unknown(format!("no answer within {} s", PROPOSE_WAIT.as_secs()))),
+        }
+    }
+
+    /// Answers a request that [`RaftTransport::call`] carried here. Empty only if the answer could not be encoded.
+    pub async fn receive(&self, request: Vec<u8>) -> Vec<u8> {
+        let response = match codec::decode::<Envelope<R>>(&request) {
+            Ok(Envelope { to, from, .. }) if to != self.me => {
+                log::debug!("node {}: node {from} means {to}, another life of this disk", self.me);
+                Response::Refused(format!("node {} lives here now, not {to}", self.me))
+            }
+            Ok(envelope) => {
+                let answer = self.answer(envelope).await;
+                answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
+            }
+            Err(error) => Response::Refused(error.to_string()),
+        };
+        codec::encode(&response).unwrap_or_default()
+    }
+
+    async fn answer(&self, envelope: Envelope<R>) -> Result<Response<R>, Fatal<Types<R>>> {
+        Ok(match envelope.request {
+            Request::Append(request) => {
+                let response = self.raft.append_entries(request).await.map_err(fatal)?;
+                if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
+                    self.note_append();
+                }
+                Response::Append(response)
+            }
+            Request::Vote(request) => Response::Vote(self.raft.vote(request).await.map_err(fatal)?),
+            Request::PreVote(request) => Response::Vote(self.raft.pre_vote(request).await.map_err(fatal)?),
+            Request::Transfer(request) => Response::Transfer(self.raft.handle_transfer_leader(request).await?),
+            Request::Chunk(chunk) => match self.assemble(chunk) {
+                Ok(Some((vote, snapshot))) => {
+                    let response = self.raft.install_full_snapshot(vote, snapshot).await?;
+                    self.note_append();
+                    Response::Installed(response)
+                }
+                Ok(None) => Response::Chunk,
+                Err(why) => Response::Refused(why),
+            },
+            Request::Position => {
+                let state = |state: &openraft::RaftState<Types<R>>| {
+                    (Term(state.vote_ref().leader_id().term), position(state.log_ids.last().copied()))
+                };
+                let (term, last_log) = self.raft.with_raft_state(state).await?;
+                Response::Position { term, last_log }
+            }
+        })
+    }
+
+    fn note_append(&self) {
+        self.last_append.store(time::now().0 + 1, Ordering::Relaxed);
+    }
+
+    /// Puts a chunk behind the ones before it; gives the snapshot when it is whole.
+    fn assemble(&self, chunk: Chunk) -> Result<Option<(Vote, Snapshot)>, String> {
+        let Chunk { vote, meta, offset, total, bytes } = chunk;
+        if total > SNAPSHOT_LIMIT_BYTES {
+            return Err(format!("a snapshot of {total} bytes is over the limit of {SNAPSHOT_LIMIT_BYTES}"));
+        }
+        let mut incoming = self.incoming.lock().unwrap_or_else(PoisonError::into_inner);
+        if offset == 0 {
+            *incoming = Some(Incoming { vote, meta: meta.clone(), bytes: Vec::new() });
+        }
+        let fits = |incoming: &&mut Incoming| {
+            incoming.vote == vote && incoming.meta == meta && incoming.bytes.len() as u64 == offset
+        };
+        let Some(current) = incoming.as_mut().filter(fits) else {
+            *incoming = None;
+            return Err(format!("a chunk of a snapshot at {offset} does not follow the one before it"));
+        };
+        current.bytes.extend_from_slice(&bytes.0);
+        if (current.bytes.len() as u64) < total {
+            return Ok(None);
+        }
+        let whole = incoming.take().map(|whole| (whole.vote, Snapshot { meta: whole.meta, snapshot: whole.bytes }));
+        Ok(whole)
+    }
+
+    /// Stops Raft. The log is closed when its last user is gone, shortly after.
+    pub async fn shutdown(&self) {
+        if self.raft.shutdown().await.is_err() {
+            log::debug!("node {}: raft ended with a panic", self.me);
+        }
+    }
+
+    pub(crate) fn stopped(&self, fatal: &Fatal<Types<R>>) -> RaftError {
+        RaftError::Stopped { node: self.me, error: fatal.to_string() }
+    }
+}
+
+fn fatal<R: AsyncRuntime>(error: ApiError<Types<R>>) -> Fatal<Types<R>> {
+    match error {
+        ApiError::Fatal(fatal) => fatal,
+        ApiError::APIError(never) => match never {},
+    }
+}
+
+/// A wait on Raft that took longer than [`ELECTION_WAIT`].
+struct Hung;
+
+impl From<Hung> for CampaignError {
+    fn from(Hung: Hung) -> Self {
+        CampaignError::Hung(ELECTION_WAIT)
+    }
+}
+
+async fn within<R: AsyncRuntime, F: Future + Send>(future: F) -> Result<F::Output, Hung> {
+    R::timeout(ELECTION_WAIT, future).await.map_err(|_| Hung)
+}
+
+fn configuration(settings: &RaftSettings) -> Result<Config, RaftError> {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    Config {
+        cluster_name: format!("node {}", settings.member.node),
+        heartbeat_interval: millis(settings.heartbeat),
+        election_timeout_min: millis(settings.election_min),
+        election_timeout_max: millis(settings.election_max),
+        enable_elect: settings.native_elections,
+        enable_pre_vote: Some(true),
+        // A leader that comes back from its disk may have lost entries that it had sent in this very term but not synced, and
+        // that a majority has committed since. So it stands for election like everybody else.
+        enable_leader_restore: Some(false),
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_after),
+        max_in_snapshot_log_to_keep: settings.keep_after_snapshot,
+        ..Config::default()
+    }
+    .validate()
+    .map_err(|error| RaftError::Settings { node: settings.member, error: error.to_string() })
+}

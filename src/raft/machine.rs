@@ -1,0 +1,142 @@
+//! The state machine as the library wants it: applies entries to the pure [`State`], makes and installs snapshots.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::{Stream, TryStreamExt};
+use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::codec::{self, CodecError};
+use crate::protocol::frame::Opaque;
+use crate::raft::snapshot::SnapshotStore;
+use crate::raft::state::State;
+use crate::raft::types::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, Types};
+
+/// The state machine of one node. Clones share it.
+#[derive(Clone)]
+pub struct Machine {
+    applied: Arc<Mutex<Applied>>,
+    snapshots: Arc<dyn SnapshotStore>,
+}
+
+/// The state and how far it has come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Applied {
+    /// The last entry applied.
+    pub last: Option<LogId>,
+    /// The last membership applied.
+    pub membership: StoredMembership,
+    /// What the entries add up to.
+    pub state: State,
+}
+
+/// A snapshot as it is stored.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    meta: SnapshotMeta,
+    state: Opaque,
+}
+
+impl Machine {
+    /// Starts from the latest snapshot, if there is one.
+    ///
+    /// # Errors
+    /// The store's, or `InvalidData`.
+    pub fn load(snapshots: Arc<dyn SnapshotStore>) -> io::Result<Machine> {
+        let applied = match load(snapshots.as_ref())? {
+            Some(snapshot) => Applied {
+                last: snapshot.meta.last_log_id,
+                membership: snapshot.meta.last_membership,
+                state: codec::decode(&snapshot.snapshot).map_err(invalid)?,
+            },
+            None => Applied::default(),
+        };
+        Ok(Machine { applied: Arc::new(Mutex::new(applied)), snapshots })
+    }
+
+    /// The state as applied so far. Hold it briefly: nothing is applied meanwhile.
+    pub fn applied(&self) -> MutexGuard<'_, Applied> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
+        let stored = Stored { meta: meta.clone(), state: Opaque(state.to_vec()) };
+        self.snapshots.save(&codec::encode(&stored).map_err(invalid)?)
+    }
+}
+
+fn load(snapshots: &dyn SnapshotStore) -> io::Result<Option<Snapshot>> {
+    let Some(bytes) = snapshots.load()? else { return Ok(None) };
+    let stored: Stored = codec::decode(&bytes).map_err(invalid)?;
+    Ok(Some(Snapshot { meta: stored.meta, snapshot: stored.state.0 }))
+}
+
+fn invalid(error: CodecError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
+    type SnapshotData = Vec<u8>;
+    type SnapshotBuilder = Machine;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let applied = self.applied();
+        Ok((applied.last, applied.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some((entry, responder)) = entries.try_next().await? {
+            let outcome = {
+                let mut applied = self.applied();
+                applied.last = Some(entry.log_id);
+                match entry.payload {
+                    EntryPayload::Blank => Outcome::Recorded,
+                    EntryPayload::Normal(command) => applied.state.apply(command),
+                    EntryPayload::Membership(membership) => {
+                        applied.state.apply_membership(&membership.voter_ids().collect::<BTreeSet<_>>());
+                        applied.membership = StoredMembership::new(Some(entry.log_id), membership);
+                        Outcome::Recorded
+                    }
+                }
+            };
+            if let Some(responder) = responder {
+                responder.send(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Machine {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
+        let state = codec::decode(&snapshot).map_err(invalid)?;
+        // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
+        self.save(meta, &snapshot)?;
+        *self.applied() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), state };
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
+        load(self.snapshots.as_ref())
+    }
+}
+
+impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Machine {
+    type SnapshotData = Vec<u8>;
+
+    async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
+        let applied = self.applied().clone();
+        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
+        let state = codec::encode(&applied.state).map_err(invalid)?;
+        self.save(&meta, &state)?;
+        Ok(Snapshot { meta, snapshot: state })
+    }
+}

@@ -1,0 +1,323 @@
+//! Raft's requests and responses as bytes, and the library's network on top of them.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{Backoff, RPCOption, RPCTypes};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::id::{LogPosition, MemberId, Term};
+use crate::protocol::codec::{self, CodecError};
+use crate::protocol::frame::{Lane, Opaque};
+use crate::raft::ballot::Ballot;
+use crate::raft::types::{Snapshot, SnapshotMeta, Types, Vote};
+
+/// Snapshots travel in chunks of this size.
+const CHUNK_BYTES: usize = 256 << 10;
+
+/// How long an append or a chunk may take: a slow disk is not a dead peer, and a dead peer's connection closes at once.
+const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Pause after a peer could not be reached.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Room for the envelope around the entries of an append, in bytes.
+const APPEND_LIMIT_BYTES: usize = codec::LIMIT_BYTES - 1024;
+
+/// Carries requests to other members. The node implements it with its connections, the simulation with a queue.
+pub trait RaftTransport: Send + Sync + 'static {
+    /// Sends a request on a lane of its own and waits for the response, at most `limit`.
+    fn call(
+        &self,
+        to: MemberId,
+        lane: Lane,
+        request: Vec<u8>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>>;
+}
+
+/// Why a request got no response.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum TransportError {
+    /// There is no connection to that node.
+    #[error("unreachable: {0}")]
+    Unreachable(String),
+    /// It did not answer in time.
+    #[error("no answer in time")]
+    Timeout,
+}
+
+/// A request, addressed to one life of one disk: another incarnation at the same address must not take it.
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) struct Envelope<R: AsyncRuntime> {
+    pub from: MemberId,
+    pub to: MemberId,
+    pub request: Request<R>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum Request<R: AsyncRuntime> {
+    Append(AppendEntriesRequest<Types<R>>),
+    Vote(VoteRequest<Types<R>>),
+    PreVote(VoteRequest<Types<R>>),
+    Transfer(TransferLeaderRequest<Types<R>>),
+    Chunk(Chunk),
+    /// Where does your log end? Asked before a hand-over.
+    Position,
+}
+
+/// A piece of a snapshot.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Chunk {
+    pub vote: Vote,
+    pub meta: SnapshotMeta,
+    pub offset: u64,
+    pub total: u64,
+    pub bytes: Opaque,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(bound = "")]
+pub(crate) enum Response<R: AsyncRuntime> {
+    Append(AppendEntriesResponse<Types<R>>),
+    Vote(VoteResponse<Types<R>>),
+    Transfer(TransferLeaderResponse<Types<R>>),
+    /// The chunk is kept, more are expected.
+    Chunk,
+    Installed(SnapshotResponse<Types<R>>),
+    Position {
+        term: Term,
+        last_log: LogPosition,
+    },
+    /// The request was not carried out.
+    Refused(String),
+}
+
+/// Makes the library's clients.
+pub(crate) struct Network {
+    pub me: MemberId,
+    pub transport: Arc<dyn RaftTransport>,
+    pub ballot: Arc<Ballot>,
+}
+
+impl Network {
+    fn client(&self, to: MemberId, append_lane: Lane) -> Client {
+        let Network { me, transport, ballot } = self;
+        Client { me: *me, to, append_lane, transport: transport.clone(), ballot: ballot.clone() }
+    }
+}
+
+impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, to: MemberId, _: &()) -> Client {
+        self.client(to, Lane::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, to: MemberId, _: &()) -> Client {
+        self.client(to, Lane::Lease)
+    }
+
+    async fn new_snapshot_client(&mut self, to: MemberId, _: &()) -> Client {
+        self.client(to, Lane::Snapshot)
+    }
+}
+
+/// The library's way to one peer.
+pub(crate) struct Client {
+    me: MemberId,
+    to: MemberId,
+    append_lane: Lane,
+    transport: Arc<dyn RaftTransport>,
+    ballot: Arc<Ballot>,
+}
+
+/// Why a call of the library failed, before it is put into the library's words.
+#[derive(Debug, Error)]
+pub(crate) enum CallError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Codec(#[from] CodecError),
+    #[error("node {to} did not carry out the request: {why}")]
+    Refused { to: MemberId, why: String },
+    #[error("node {to} answered with something else")]
+    WrongAnswer { to: MemberId },
+}
+
+/// Sends a request and decodes the response.
+pub(crate) async fn call<R: AsyncRuntime>(
+    transport: &dyn RaftTransport,
+    from: MemberId,
+    to: MemberId,
+    lane: Lane,
+    request: Request<R>,
+    limit: Duration,
+) -> Result<Response<R>, CallError> {
+    let bytes = codec::encode(&Envelope { from, to, request })?;
+    let answer = transport.call(to, lane, bytes, limit).await?;
+    match codec::decode(&answer)? {
+        Response::Refused(why) => Err(CallError::Refused { to, why }),
+        response => Ok(response),
+    }
+}
+
+impl Client {
+    async fn call<R: AsyncRuntime>(
+        &self,
+        lane: Lane,
+        request: Request<R>,
+        limit: Duration,
+    ) -> Result<Response<R>, CallError> {
+        call(self.transport.as_ref(), self.me, self.to, lane, request, limit).await
+    }
+
+    fn wrong_answer(&self) -> CallError {
+        CallError::WrongAnswer { to: self.to }
+    }
+
+    fn rpc_error<R: AsyncRuntime>(&self, error: CallError, action: RPCTypes, limit: Duration) -> RPCError<Types<R>> {
+        match error {
+            CallError::Transport(TransportError::Timeout) => {
+                RPCError::Timeout(Timeout { action, id: self.me, target: self.to, timeout: limit })
+            }
+            CallError::Transport(error) => RPCError::Unreachable(Unreachable::new(&error)),
+            // Refused includes "another life of this disk lives here": there is no sense in hurrying the next attempt.
+            error @ CallError::Refused { .. } => RPCError::Unreachable(Unreachable::from_string(error)),
+            error => RPCError::Network(NetworkError::from_string(error)),
+        }
+    }
+}
+
+/// Cuts entries off the end until the request fits a frame; says where it ends now if it was cut.
+fn fit<R: AsyncRuntime>(
+    mut request: AppendEntriesRequest<Types<R>>,
+) -> (AppendEntriesRequest<Types<R>>, Option<crate::raft::types::LogId>) {
+    let mut cut = None;
+    while request.entries.len() > 1 && codec::encode(&request.entries).map_or(true, |b| b.len() > APPEND_LIMIT_BYTES) {
+        request.entries.truncate(request.entries.len() / 2);
+        cut = request.entries.last().map(|entry| entry.log_id);
+    }
+    (request, cut)
+}
+
+impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
+    type SnapshotData = Vec<u8>;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
+        // A lost heartbeat is overtaken by the next one; entries get the time that a slow disk needs.
+        let limit = if self.append_lane == Lane::Lease { option.hard_ttl() } else { APPEND_TIMEOUT };
+        let (request, cut) = fit(request);
+        match self.call(self.append_lane, Request::Append(request), limit).await {
+            Ok(Response::Append(AppendEntriesResponse::Success)) if cut.is_some() => {
+                Ok(AppendEntriesResponse::PartialSuccess(cut))
+            }
+            Ok(Response::Append(response)) => Ok(response),
+            Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::AppendEntries, limit)),
+            Err(error) => Err(self.rpc_error(error, RPCTypes::AppendEntries, limit)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let limit = option.soft_ttl();
+        let vote = request.vote;
+        match self.call(Lane::Vote, Request::Vote(request), limit).await {
+            Ok(Response::Vote(response)) => {
+                if response.vote_granted {
+                    self.ballot.granted(Term(vote.leader_id().term), self.to.node);
+                }
+                Ok(response)
+            }
+            Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::Vote, limit)),
+            Err(error) => Err(self.rpc_error(error, RPCTypes::Vote, limit)),
+        }
+    }
+
+    // The library's default grants every pre-vote.
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types<R>>, RPCError<Types<R>>> {
+        let limit = option.soft_ttl();
+        match self.call(Lane::Vote, Request::PreVote(request), limit).await {
+            Ok(Response::Vote(response)) => Ok(response),
+            Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::Vote, limit)),
+            Err(error) => Err(self.rpc_error(error, RPCTypes::Vote, limit)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _: RPCOption,
+    ) -> Result<SnapshotResponse<Types<R>>, StreamingError<Types<R>>> {
+        let send = async {
+            let data = &snapshot.snapshot;
+            let mut offset = 0;
+            loop {
+                let end = data.len().min(offset + CHUNK_BYTES);
+                let chunk = Chunk {
+                    vote,
+                    meta: snapshot.meta.clone(),
+                    offset: offset as u64,
+                    total: data.len() as u64,
+                    bytes: Opaque(data[offset..end].to_vec()),
+                };
+                match self.call(Lane::Snapshot, Request::Chunk(chunk), APPEND_TIMEOUT).await {
+                    Ok(Response::Installed(response)) => return Ok(response),
+                    Ok(Response::Chunk) if end < data.len() => offset = end,
+                    Ok(_) => {
+                        let error = self.wrong_answer();
+                        return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, APPEND_TIMEOUT).into());
+                    }
+                    Err(error) => return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, APPEND_TIMEOUT).into()),
+                }
+            }
+        };
+        let send = std::pin::pin!(send);
+        let cancel = std::pin::pin!(cancel);
+        match futures::future::select(send, cancel).await {
+            futures::future::Either::Left((result, _)) => result,
+            futures::future::Either::Right((closed, _)) => Err(StreamingError::Closed(closed)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types<R>>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types<R>>, RPCError<Types<R>>> {
+        let limit = option.soft_ttl();
+        match self.call(Lane::Vote, Request::Transfer(request), limit).await {
+            Ok(Response::Transfer(response)) => Ok(response),
+            Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::TransferLeader, limit)),
+            Err(error) => Err(self.rpc_error(error, RPCTypes::TransferLeader, limit)),
+        }
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        Some(Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE)))
+    }
+}

@@ -1,0 +1,111 @@
+//! The replicated state: pure, the same on every node that has applied the same entries.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::MemberId;
+use crate::protocol::election::ElectionResult;
+use crate::raft::types::{Command, Outcome};
+
+/// Elections that are remembered.
+pub const ELECTIONS_LIMIT: usize = 64;
+
+/// Names the ledger: BLAKE3-256 of the initial membership with its incarnations.
+pub type ClusterId = [u8; 32];
+
+/// What the log adds up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    cluster_id: Option<ClusterId>,
+    elections: VecDeque<ElectionResult>,
+}
+
+impl State {
+    /// Applies a command.
+    pub fn apply(&mut self, command: Command) -> Outcome {
+        match command {
+            Command::RecordElection(result) => {
+                if self.elections.len() == ELECTIONS_LIMIT {
+                    self.elections.pop_front();
+                }
+                self.elections.push_back(result);
+                Outcome::Recorded
+            }
+        }
+    }
+
+    /// Takes note of a membership: the first one names the cluster, later ones do not change the name.
+    pub fn apply_membership(&mut self, voters: &BTreeSet<MemberId>) {
+        self.cluster_id.get_or_insert_with(|| cluster_id(voters));
+    }
+
+    /// The cluster id, once the first membership is applied.
+    pub fn cluster_id(&self) -> Option<ClusterId> {
+        self.cluster_id
+    }
+
+    /// The last elections, the oldest first.
+    pub fn elections(&self) -> impl Iterator<Item = &ElectionResult> {
+        self.elections.iter()
+    }
+}
+
+/// BLAKE3-256 of the members in ascending order, each as node id (2 bytes) and incarnation (8 bytes), big endian.
+fn cluster_id(voters: &BTreeSet<MemberId>) -> ClusterId {
+    let mut hasher = blake3::Hasher::new_derive_key("image-cloud 2026 cluster id");
+    for member in voters {
+        hasher.update(&member.node.0.to_be_bytes());
+        hasher.update(&member.incarnation.0.to_be_bytes());
+    }
+    *hasher.finalize().as_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::{Incarnation, NodeId, Term};
+    use crate::protocol::election::Cause;
+    use crate::protocol::status::Leadership;
+
+    fn member(node: u16, incarnation: u64) -> MemberId {
+        MemberId { node: NodeId(node), incarnation: Incarnation(incarnation) }
+    }
+
+    #[test]
+    fn the_first_membership_names_the_cluster_for_ever() {
+        let mut state = State::default();
+        assert_eq!(state.cluster_id(), None);
+        state.apply_membership(&BTreeSet::from([member(1, 7), member(2, 8)]));
+        let name = state.cluster_id();
+        assert!(name.is_some());
+        state.apply_membership(&BTreeSet::from([member(1, 7)]));
+        assert_eq!(state.cluster_id(), name);
+
+        let mut reset = State::default();
+        reset.apply_membership(&BTreeSet::from([member(1, 7), member(2, 9)]));
+        assert_ne!(reset.cluster_id(), name, "another life of one disk is another ledger");
+    }
+
+    #[test]
+    fn only_the_last_elections_are_kept() {
+        let mut state = State::default();
+        for term in 0..100 {
+            let coordinator = Leadership { term: Term(term), node: NodeId(1) };
+            state.apply(Command::RecordElection(ElectionResult {
+                coordinator,
+                vacancy: None,
+                caller: None,
+                cause: Cause::FirstStart,
+                standings: Vec::new(),
+                campaign: None,
+                votes: Vec::new(),
+                voters: 3,
+                took_micros: 0,
+                handed_over_to: None,
+            }));
+        }
+        let terms: Vec<u64> = state.elections().map(|result| result.coordinator.term.0).collect();
+        assert_eq!(terms, (36..100).collect::<Vec<u64>>());
+    }
+}

@@ -1,0 +1,121 @@
+//! The library's own conformance suite on our stores, and what it does not check.
+
+use std::sync::Arc;
+
+use openraft::StorageError;
+use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
+use openraft::testing::log::{StoreBuilder, Suite};
+
+use crate::id::{Incarnation, MemberId, NodeId};
+use crate::raft::log_store::LogStore;
+use crate::raft::machine::Machine;
+use crate::raft::snapshot::FileSnapshots;
+use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
+
+/// The suite makes node ids from numbers.
+impl From<u64> for MemberId {
+    fn from(number: u64) -> Self {
+        MemberId { node: NodeId(number as u16), incarnation: Incarnation(number) }
+    }
+}
+
+struct Stores;
+
+impl StoreBuilder<Types<Tokio>, LogStore, Machine, tempfile::TempDir> for Stores {
+    async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types<Tokio>>> {
+        let directory = tempfile::tempdir().unwrap();
+        let log = LogStore::open(directory.path()).unwrap();
+        let snapshots = directory.path().join("snapshots");
+        std::fs::create_dir(&snapshots).unwrap();
+        let machine = Machine::load(Arc::new(FileSnapshots::new(&snapshots))).unwrap();
+        Ok((directory, log, machine))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stores_keep_the_contract_of_the_library() {
+    Suite::test_all(Stores).await.unwrap();
+}
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new_term_index(term, index)
+}
+
+fn entry(term: u64, index: u64) -> Entry {
+    Entry { log_id: log_id(term, index), payload: Payload::Blank }
+}
+
+async fn ids(log: &mut LogStore) -> Vec<LogId> {
+    log.try_get_log_entries(..).await.unwrap().into_iter().map(|entry| entry.log_id).collect()
+}
+
+/// The log as it is after a crash that cut or tore everything behind the last completed sync.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let chunk = |directory: &std::path::Path| {
+        let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap()
+    };
+    let mut log = LogStore::open(directory.path()).unwrap();
+    let vote = Vote::new(3, MemberId::from(2));
+    log.save_vote(&vote).await.unwrap();
+    log.blocking_append([entry(1, 0), entry(2, 1)]).await.unwrap();
+    let synced = std::fs::metadata(chunk(directory.path())).unwrap().len() as usize;
+    log.blocking_append([entry(3, 2)]).await.unwrap();
+    drop(log);
+    let whole = std::fs::read(chunk(directory.path())).unwrap();
+    assert!(whole.len() > synced);
+
+    let cut = (synced..whole.len()).map(|length| (format!("cut at {length}"), whole[..length].to_vec()));
+    // The file had grown already, but not all of its blocks were written.
+    let blank = (synced..whole.len()).map(|length| {
+        let mut bytes = whole[..length].to_vec();
+        bytes.resize(whole.len(), 0);
+        (format!("blank from {length}"), bytes)
+    });
+    for (what, bytes) in cut.chain(blank) {
+        let crashed = tempfile::tempdir().unwrap();
+        let file = crashed.path().join(chunk(directory.path()).file_name().unwrap());
+        std::fs::write(&file, &bytes).unwrap();
+        let mut log = LogStore::open(crashed.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(log.read_vote().await.unwrap(), Some(vote), "{what}");
+        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1)], "{what}");
+        // And it goes on from there.
+        log.blocking_append([entry(4, 2)]).await.unwrap();
+        drop(log);
+        let mut log = LogStore::open(crashed.path()).unwrap();
+        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1), log_id(4, 2)]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_before_the_tail_is_refused_and_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(directory.path()).unwrap();
+    log.blocking_append((0..20).map(|index| entry(1, index))).await.unwrap();
+    drop(log);
+    let file = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
+    let file = file.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x55;
+    bytes.push(0);
+    std::fs::write(&file, &bytes).unwrap();
+
+    let error = LogStore::open(directory.path()).err().expect("the checksum of a record is wrong");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
+    assert_eq!(std::fs::read(&file).unwrap(), bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_committed_position_that_the_log_does_not_hold_is_not_kept() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = LogStore::open(directory.path()).unwrap();
+    log.save_committed(Some(log_id(1, 5))).await.unwrap();
+    assert_eq!(log.read_committed().await.unwrap(), None);
+    log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
+    log.save_committed(Some(log_id(1, 5))).await.unwrap();
+    log.save_committed(Some(log_id(1, 0))).await.unwrap();
+    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 1)));
+}

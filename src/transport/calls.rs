@@ -1,0 +1,143 @@
+//! A connection of requests and responses to one peer. It is opened by the first message and kept.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::protocol::codec::{CodecError, LIMIT_BYTES};
+use crate::protocol::frame::NodeFrame;
+use crate::transport::dial::Connection;
+use crate::transport::gate::Gate;
+use crate::transport::link::Link;
+use crate::transport::wire::{WireError, write_within};
+
+/// Messages that may wait for one connection.
+pub(crate) const QUEUE_LIMIT: usize = 64;
+
+/// Why a message was not delivered or a request not answered. After all but `Busy` and `TooLong` the peer may still have seen it.
+#[derive(Debug, Error)]
+pub enum CallError {
+    /// Nobody configured that node.
+    #[error("there is no such node in the configuration")]
+    UnknownNode,
+    /// Too many messages wait for the connection already.
+    #[error("{QUEUE_LIMIT} messages wait for this connection already")]
+    Busy,
+    /// There is no connection, or it ended before the answer.
+    #[error("not connected: {0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
+    /// The message does not fit a frame.
+    #[error(transparent)]
+    TooLong(#[from] CodecError),
+    /// The peer answered with something else.
+    #[error("the answer is of another kind than the question")]
+    WrongAnswer,
+}
+
+/// A frame for the peer, and who waits for the answer.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub frame: Vec<u8>,
+    pub waiter: Option<(u64, Waiter)>,
+    pub limit: Duration,
+}
+
+pub(crate) type Waiter = oneshot::Sender<Result<NodeFrame, String>>;
+
+/// Runs until the sender of `queue` is dropped.
+pub(crate) async fn run(mut link: Link, gate: Gate, mut queue: mpsc::Receiver<Outgoing>) {
+    let mut connection: Option<Connection> = None;
+    let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
+    loop {
+        let lost = tokio::select! {
+            outgoing = queue.recv() => {
+                let Some(outgoing) = outgoing else { return };
+                send(&mut link, &gate, &mut connection, &mut waiters, outgoing).await
+            }
+            answer = next_answer(&mut connection) => deliver(&gate, &mut waiters, answer),
+        };
+        if let Some(why) = lost {
+            connection = None;
+            fail_all(&mut waiters, &why);
+        }
+    }
+}
+
+/// The next frame of the peer; waits for ever while there is no connection.
+async fn next_answer(connection: &mut Option<Connection>) -> Result<Option<NodeFrame>, WireError> {
+    match connection {
+        Some(connection) => connection.reader.message(LIMIT_BYTES).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Sends one frame; says why if the connection is lost.
+async fn send(
+    link: &mut Link,
+    gate: &Gate,
+    connection: &mut Option<Connection>,
+    waiters: &mut BTreeMap<u64, Waiter>,
+    outgoing: Outgoing,
+) -> Option<String> {
+    waiters.retain(|_, waiter| !waiter.is_closed());
+    let abandoned = outgoing.waiter.as_ref().is_some_and(|(_, waiter)| waiter.is_closed());
+    if gate.is_shut() || abandoned {
+        return None;
+    }
+    if connection.is_none() {
+        if !link.pause().is_zero() {
+            refuse(outgoing, "the last attempt failed just now");
+            return None;
+        }
+        match link.connect().await {
+            Ok(opened) => *connection = Some(opened),
+            Err(error) => {
+                refuse(outgoing, &error.to_string());
+                return None;
+            }
+        }
+    }
+    let Some(Connection { writer, .. }) = connection else { return None };
+    if let Some((id, waiter)) = outgoing.waiter {
+        waiters.insert(id, waiter);
+    }
+    write_within(writer, &outgoing.frame, outgoing.limit).await.err().map(|error| error.to_string())
+}
+
+fn refuse(outgoing: Outgoing, why: &str) {
+    if let Some((_, waiter)) = outgoing.waiter {
+        // Nobody listens any more: the caller's own time is up.
+        let _ = waiter.send(Err(why.to_owned()));
+    }
+}
+
+/// Hands an answer to its waiter; says why if the connection is lost.
+fn deliver(
+    gate: &Gate,
+    waiters: &mut BTreeMap<u64, Waiter>,
+    answer: Result<Option<NodeFrame>, WireError>,
+) -> Option<String> {
+    let frame = match answer {
+        Ok(Some(frame)) => frame,
+        Ok(None) => return Some("the peer closed the connection".to_owned()),
+        Err(error) => return Some(error.to_string()),
+    };
+    let (NodeFrame::StateSyncResponse { id, .. } | NodeFrame::RaftResponse { id, .. }) = &frame else {
+        return Some("the peer asks where it should answer".to_owned());
+    };
+    if let Some(waiter) = waiters.remove(id).filter(|_| !gate.is_shut()) {
+        let _ = waiter.send(Ok(frame));
+    }
+    None
+}
+
+fn fail_all(waiters: &mut BTreeMap<u64, Waiter>, why: &str) {
+    for (_, waiter) in std::mem::take(waiters) {
+        let _ = waiter.send(Err(why.to_owned()));
+    }
+}

@@ -1,0 +1,135 @@
+//! Opening a connection: TCP, preamble, hello, and a look at who answers.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+
+use crate::id::{MemberId, NodeId};
+use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Purpose, Refusal, Welcome};
+use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+pub enum DialError {
+    /// Nothing listens there.
+    #[error("{address} refuses connections: no node runs there")]
+    Refused {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No answer in time: the machine, the process or the network is silent.
+    #[error("{address} did not answer within {} ms", .limit.as_millis())]
+    Silent {
+        /// The address.
+        address: SocketAddr,
+        /// The time it had.
+        limit: Duration,
+    },
+    /// The node there does not want us.
+    #[error("{address}: {refusal}")]
+    Unwelcome {
+        /// The address.
+        address: SocketAddr,
+        /// Its reason.
+        refusal: Refusal,
+    },
+    /// What answers is no node of this version.
+    #[error("{address}: {error}")]
+    Wire {
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong.
+        error: WireError,
+    },
+}
+
+impl DialError {
+    /// Whether a person has to do something about it: the configuration or a program is wrong.
+    pub fn is_misconfiguration(&self) -> bool {
+        matches!(self, DialError::Unwelcome { .. } | DialError::Wire { error: WireError::Preamble(_), .. })
+    }
+}
+
+/// A connection that has been greeted.
+#[derive(Debug)]
+pub struct Connection {
+    /// From the peer.
+    pub reader: FrameReader<OwnedReadHalf>,
+    /// To the peer.
+    pub writer: OwnedWriteHalf,
+    /// Who answers.
+    pub member: MemberId,
+}
+
+/// Connects and greets, within `limit`.
+///
+/// # Errors
+/// [`DialError`].
+pub async fn dial(
+    me: MemberId,
+    to: NodeId,
+    address: SocketAddr,
+    purpose: Purpose,
+    limit: Duration,
+) -> Result<Connection, DialError> {
+    match tokio::time::timeout(limit, greet(me, to, address, purpose, limit)).await {
+        Ok(result) => result,
+        Err(_) => Err(DialError::Silent { address, limit }),
+    }
+}
+
+async fn greet(
+    me: MemberId,
+    to: NodeId,
+    address: SocketAddr,
+    purpose: Purpose,
+    limit: Duration,
+) -> Result<Connection, DialError> {
+    let wire = |error: WireError| DialError::Wire { address, error };
+    let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused { address },
+        _ => wire(error.into()),
+    })?;
+    stream.set_nodelay(true).map_err(|error| wire(error.into()))?;
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = FrameReader::new(reader);
+
+    let mut opening = frame::preamble().to_vec();
+    opening.extend(encode_frame(&Hello { member: me, to, purpose }).map_err(|error| wire(error.into()))?);
+    write_within(&mut writer, &opening, limit).await.map_err(|error| wire(error.into()))?;
+    if !reader.preamble().await.map_err(wire)? {
+        return Err(wire(WireError::Truncated));
+    }
+    match reader.message(HELLO_LIMIT_BYTES).await.map_err(wire)? {
+        Some(Welcome::Accepted { member }) if member.node == to => Ok(Connection { reader, writer, member }),
+        Some(Welcome::Accepted { member }) => {
+            Err(DialError::Unwelcome { address, refusal: Refusal::WrongNode { asked: to, here: member.node } })
+        }
+        Some(Welcome::Refused(refusal)) => Err(DialError::Unwelcome { address, refusal }),
+        None => Err(wire(WireError::Truncated)),
+    }
+}
+
+/// What a probe of an address found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProbeOutcome {
+    /// A process listens. A hung or failed one does, too.
+    Connected,
+    /// The port refuses: no process listens.
+    Refused,
+    /// Nothing came back in time.
+    Silent,
+}
+
+/// Looks whether anything listens at `address`; sends nothing.
+pub async fn probe(address: SocketAddr, limit: Duration) -> ProbeOutcome {
+    match tokio::time::timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(_)) => ProbeOutcome::Connected,
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => ProbeOutcome::Refused,
+        Ok(Err(_)) | Err(_) => ProbeOutcome::Silent,
+    }
+}

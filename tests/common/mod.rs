@@ -1,0 +1,230 @@
+//! A cluster of real `cloud-node` processes in a temporary directory, on free loopback ports. Dropping it kills what it started.
+
+#![allow(dead_code, reason = "each test file uses a part of this harness")]
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use image_cloud::id::NodeId;
+use image_cloud::protocol::event::{Event, EventKind};
+use image_cloud::protocol::job::route;
+use image_cloud::protocol::status::{Leadership, NodeState, NodeStatus};
+use image_cloud::protocol::sync::FailCommand;
+use image_cloud::time;
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long any condition may take on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A cluster of processes.
+pub struct TestCluster {
+    directory: tempfile::TempDir,
+    ports: BTreeMap<u16, u16>,
+    children: BTreeMap<u16, Child>,
+    http: reqwest::Client,
+}
+
+/// Ports below the range from which the system takes ports for outgoing connections, so that a killed node's port is still free
+/// when it comes back.
+fn free_ports() -> (u16, u16) {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let spread = (std::process::id() as u16).wrapping_mul(37).wrapping_add(step.wrapping_mul(3));
+        let http = 10_000 + spread % 10_000;
+        let peer = http + 11_000;
+        if TcpListener::bind(("127.0.0.1", http)).is_ok() && TcpListener::bind(("127.0.0.1", peer)).is_ok() {
+            return (http, peer);
+        }
+    }
+}
+
+impl TestCluster {
+    /// Writes the configuration of `nodes` nodes; `more` is added to it. No node is started.
+    pub fn configure(nodes: u16, more: &str) -> TestCluster {
+        let directory = tempfile::tempdir().unwrap();
+        let mut text = format!("data = {:?}\n", directory.path().join("data"));
+        let mut ports = BTreeMap::new();
+        for id in 1..=nodes {
+            let (http, peer) = free_ports();
+            ports.insert(id, http);
+            text += &format!("[[nodes]]\nid = {id}\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n");
+        }
+        fs::write(directory.path().join("cluster.toml"), text + more).unwrap();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
+        TestCluster { directory, ports, children: BTreeMap::new(), http }
+    }
+
+    /// Starts all nodes and waits until all are Active and agree on the coordinator.
+    pub async fn start(nodes: u16, more: &str) -> TestCluster {
+        let mut cluster = TestCluster::configure(nodes, more);
+        for id in 1..=nodes {
+            cluster.spawn(id);
+        }
+        cluster.settled().await;
+        cluster
+    }
+
+    /// Starts one node.
+    pub fn spawn(&mut self, id: u16) {
+        self.spawn_with(id, &[]);
+    }
+
+    /// Starts one node with more arguments.
+    pub fn spawn_with(&mut self, id: u16, arguments: &[&str]) {
+        let log = File::options().create(true).append(true).open(self.log_path(id)).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_cloud-node"))
+            .arg(id.to_string())
+            .arg("--config")
+            .arg(self.directory.path().join("cluster.toml"))
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        assert!(self.children.insert(id, child).is_none(), "node {id} was running");
+    }
+
+    pub fn directory(&self) -> PathBuf {
+        self.directory.path().to_owned()
+    }
+
+    fn log_path(&self, id: u16) -> PathBuf {
+        self.directory.path().join(format!("node-{id}.log"))
+    }
+
+    /// Everything that a node printed and logged.
+    pub fn log(&self, id: u16) -> String {
+        fs::read_to_string(self.log_path(id)).unwrap_or_default()
+    }
+
+    pub fn url(&self, id: u16) -> String {
+        format!("http://127.0.0.1:{}", self.ports[&id])
+    }
+
+    pub fn signal(&self, id: u16, signal: Signal) {
+        kill_process(Pid::from_child(&self.children[&id]), signal).unwrap();
+    }
+
+    /// kill -9, and waits for the end.
+    pub fn kill(&mut self, id: u16) {
+        let mut child = self.children.remove(&id).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM; the node must stop by itself, with exit code 0.
+    pub async fn stop(&mut self, id: u16) {
+        self.signal(id, Signal::TERM);
+        let mut child = self.children.remove(&id).unwrap();
+        let status = wait_for(&format!("node {id} stops"), async || child.try_wait().unwrap()).await;
+        assert!(status.success(), "node {id} stopped with {status}:\n{}", self.log(id));
+    }
+
+    pub fn running(&self) -> Vec<u16> {
+        self.children.keys().copied().collect()
+    }
+
+    pub async fn status(&self, id: u16) -> Option<NodeStatus> {
+        let request = self.http.get(self.url(id) + route::STATUS).timeout(Duration::from_millis(500));
+        let body = request.send().await.ok()?.bytes().await.ok()?;
+        serde_json::from_slice(&body).ok()
+    }
+
+    pub async fn events(&self, id: u16) -> Vec<Event> {
+        let body = self.http.get(self.url(id) + route::EVENTS).send().await.unwrap().bytes().await.unwrap();
+        serde_json::from_slice(&body).unwrap()
+    }
+
+    pub async fn fail(&self, id: u16, duration: Duration) {
+        let command = FailCommand { duration_ms: duration.as_millis() as u64 };
+        let request = self.http.post(self.url(id) + route::FAIL).header("content-type", "application/json");
+        let response = request.body(serde_json::to_vec(&command).unwrap()).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), 202);
+    }
+
+    /// Sends an image to one node.
+    pub async fn post(&self, id: u16, path: &str, image: Vec<u8>) -> reqwest::Result<reqwest::Response> {
+        self.http.post(self.url(id) + path).body(image).send().await
+    }
+
+    /// Waits until all running nodes are Active and name the same coordinator, which is one of them.
+    pub async fn settled(&self) -> Leadership {
+        self.settled_after(0).await
+    }
+
+    /// The same, in a term later than `term`.
+    pub async fn settled_after(&self, term: u64) -> Leadership {
+        let running = self.running();
+        wait_for("the cluster settles", async || {
+            let mut coordinators = Vec::new();
+            for id in &running {
+                let status = self.status(*id).await?;
+                if status.state != NodeState::Active {
+                    return None;
+                }
+                coordinators.push(status.coordinator?);
+            }
+            let first = coordinators[0];
+            let agreed = coordinators.iter().all(|coordinator| *coordinator == first);
+            (agreed && first.term.0 > term && running.contains(&first.node.0)).then_some(first)
+        })
+        .await
+    }
+
+    /// Every leadership that any of these nodes announced as won; fails if a term was won twice.
+    pub async fn won_terms(&self, nodes: &[u16]) -> BTreeMap<u64, NodeId> {
+        let mut won = BTreeMap::new();
+        for id in nodes {
+            for event in self.events(*id).await {
+                if let EventKind::Elected(result) = event.what {
+                    let Leadership { term, node } = result.coordinator;
+                    let before = won.insert(term.0, node);
+                    assert!(before.is_none_or(|before| before == node), "term {term} was won by {before:?} and {node}");
+                }
+            }
+        }
+        won
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        for child in self.children.values_mut() {
+            let _ = kill_process(Pid::from_child(child), Signal::CONT);
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        if std::thread::panicking() {
+            for id in self.ports.keys() {
+                eprintln!("--- node {id}\n{}", self.log(*id));
+            }
+        }
+    }
+}
+
+/// Asks every 10 ms until there is an answer.
+pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let end = time::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(time::now() < end, "after {DEADLINE:?} still not: {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// A small PNG whose pixels follow from `seed`.
+pub fn picture(seed: u8) -> Vec<u8> {
+    let image = image::RgbImage::from_fn(96, 64, |x, y| image::Rgb([seed, (x * 2) as u8, (y * 3) as u8 ^ seed]));
+    let mut file = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut file, image::ImageFormat::Png).unwrap();
+    file.into_inner()
+}
