@@ -3,7 +3,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -13,7 +12,7 @@ use super::error::AttemptError;
 use super::exchange;
 use super::round::{Index, Word};
 use super::settings::ClientSettings;
-use crate::id::NodeId;
+use super::view::{Health, NodeView};
 use crate::protocol::job::{Announcement, EncryptionRequest, EncryptionResponse, route};
 use crate::time::{Moment, now};
 
@@ -24,58 +23,6 @@ pub(super) const WAITING_LIMIT: usize = 4096;
 pub(super) struct Waiting {
     pub request: EncryptionRequest,
     pub words: mpsc::Sender<(Index, Word)>,
-}
-
-/// How a node answers announcements.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub(super) enum Health {
-    /// In time.
-    Answers = 0,
-    /// The present announcement takes longer than the announce timeout.
-    Late = 1,
-    /// The last announcement hung or its connection failed.
-    Silent = 2,
-}
-
-/// What all requests know about one node.
-pub(super) struct NodeView {
-    pub url: String,
-    id: AtomicU64,
-    health: AtomicU8,
-    /// Jobs that this client has placed on it.
-    pub placed: AtomicU64,
-}
-
-impl NodeView {
-    pub fn new(url: String, id: Option<NodeId>) -> Self {
-        let id = AtomicU64::new(id.map_or(0, |id| u64::from(id.0)));
-        NodeView { url, id, health: AtomicU8::new(Health::Answers as u8), placed: AtomicU64::new(0) }
-    }
-
-    /// The node's id, configured or learned from its answers.
-    pub fn id(&self) -> Option<NodeId> {
-        match self.id.load(Ordering::Relaxed) {
-            0 => None,
-            id => Some(NodeId(id as u16)),
-        }
-    }
-
-    pub fn learn_id(&self, id: NodeId) {
-        self.id.store(u64::from(id.0), Ordering::Relaxed);
-    }
-
-    pub fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            0 => Health::Answers,
-            1 => Health::Late,
-            _ => Health::Silent,
-        }
-    }
-
-    fn set_health(&self, health: Health) {
-        self.health.store(health as u8, Ordering::Relaxed);
-    }
 }
 
 /// The task behind one node; it ends when the last `Cluster` is dropped.
@@ -117,7 +64,7 @@ impl Announcer {
     }
 
     async fn announce(&self, batch: Vec<Waiting>) {
-        let placed_before = self.view.placed.load(Ordering::Relaxed);
+        let asked = now();
         let result = self.exchange(&batch).await;
         self.view.set_health(match &result {
             Err(AttemptError::Timeout(_) | AttemptError::Connection(_)) => Health::Silent,
@@ -129,7 +76,7 @@ impl Announcer {
                     self.view.learn_id(response.node);
                 }
                 for (one, response) in batch.into_iter().zip(responses) {
-                    tell(&one, self.index, Word::Answer { response, placed_before });
+                    tell(&one, self.index, Word::Answer { response, asked });
                 }
             }
             Err(error) => {

@@ -1,6 +1,5 @@
 //! One request from start to end: announce to all, upload to one, try again until there is one result or no time.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -10,13 +9,14 @@ use rand::{RngExt, SeedableRng};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::announcer::{Announcer, Health, NodeView, WAITING_LIMIT, Waiting};
+use super::announcer::{Announcer, WAITING_LIMIT, Waiting};
 use super::back_off::back_off;
 use super::error::{AttemptError, ClientError, RequestFailed};
 use super::latency::MovingPercentile;
 use super::round::{Candidate, Clock, Index, Knowledge, Round, Verdict, Word, least_loaded};
 use super::settings::ClientSettings;
 use super::upload::{self, Finished};
+use super::view::{Health, NodeView};
 use super::{Answer, Attempt, Job, PlacedBy, exchange};
 use crate::id::NodeId;
 use crate::protocol::job::EncryptionRequest;
@@ -217,13 +217,13 @@ impl Shared {
 
     /// Counts a job of that node at once.
     fn count(&self, index: Index) {
-        self.views[index].placed.fetch_add(1, Ordering::Relaxed);
+        self.views[index].place(now());
     }
 
     /// The least-loaded candidate, ties at random; counted under the same lock, so that simultaneous choices see one another.
     fn choose(&self, candidates: &[Candidate]) -> Option<Index> {
         let mut generator = self.generator.lock().unwrap_or_else(PoisonError::into_inner);
-        let lowest = least_loaded(candidates, |index| self.views[index].placed.load(Ordering::Relaxed));
+        let lowest = least_loaded(candidates, |candidate| self.views[candidate.index].uncovered(candidate.asked));
         let index = *lowest.choose(&mut *generator)?;
         self.count(index);
         Some(index)

@@ -1,7 +1,7 @@
 //! The client library: it announces a job to all nodes, uploads to the chosen one, retries with the same id.
 //!
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
-//! answers to an announcement), `latency`, `back_off`; `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
+//! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
 //! request from start to end), `queries` (status, events, commands). [`command`] is the `client` program.
 
 mod announcer;
@@ -15,6 +15,7 @@ mod queries;
 mod round;
 mod settings;
 mod upload;
+mod view;
 
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};

@@ -62,7 +62,7 @@ impl fmt::Display for FailTarget {
 impl Cluster {
     /// Asks all nodes at once for their status; in the order of the settings.
     pub async fn status(&self) -> Vec<NodeReport> {
-        let ask = async |view: &super::announcer::NodeView| {
+        let ask = async |view: &super::view::NodeView| {
             let result = self.get::<NodeStatus>(&view.url, route::STATUS).await;
             if let Ok(status) = &result {
                 view.learn_id(status.node);

@@ -6,6 +6,7 @@
 use crate::id::NodeId;
 use crate::protocol::job::EncryptionResponse;
 use crate::protocol::status::NodeState;
+use crate::time::Moment;
 
 /// What a node's announcer tells a request that waits.
 #[derive(Clone, Debug)]
@@ -17,8 +18,8 @@ pub(super) enum Word {
     /// The node's answer.
     Answer {
         response: EncryptionResponse,
-        /// Jobs that this client had placed on the node when it asked: later ones are not in the answered load.
-        placed_before: u64,
+        /// When the node was asked: what was placed on it later is not in the answered load.
+        asked: Moment,
     },
 }
 
@@ -30,7 +31,7 @@ enum Entry {
     Awaited,
     Late,
     Gone,
-    Answered { response: EncryptionResponse, placed_before: u64 },
+    Answered { response: EncryptionResponse, asked: Moment },
 }
 
 /// What to do now.
@@ -52,7 +53,7 @@ pub(super) struct Candidate {
     pub index: Index,
     /// Hundredths of a job per worker.
     pub load: u64,
-    pub placed_before: u64,
+    pub asked: Moment,
 }
 
 /// Which nodes a request had better not use, and what they are called.
@@ -79,7 +80,7 @@ impl Round {
         self.entries[index] = match word {
             Word::Late => Entry::Late,
             Word::NoAnswer => Entry::Gone,
-            Word::Answer { response, placed_before } => Entry::Answered { response, placed_before },
+            Word::Answer { response, asked } => Entry::Answered { response, asked },
         };
     }
 
@@ -130,18 +131,14 @@ impl Round {
     }
 
     fn candidates(&self) -> impl Iterator<Item = Candidate> {
-        self.answers().filter(|(_, response, _)| response.state == NodeState::Active).map(
-            |(index, response, placed_before)| Candidate {
-                index,
-                load: u64::from(response.load.hundredths()),
-                placed_before,
-            },
-        )
+        self.answers()
+            .filter(|(_, response, _)| response.state == NodeState::Active)
+            .map(|(index, response, asked)| Candidate { index, load: u64::from(response.load.hundredths()), asked })
     }
 
-    fn answers(&self) -> impl Iterator<Item = (Index, &EncryptionResponse, u64)> {
+    fn answers(&self) -> impl Iterator<Item = (Index, &EncryptionResponse, Moment)> {
         self.entries.iter().enumerate().filter_map(|(index, entry)| match entry {
-            Entry::Answered { response, placed_before } => Some((index, response, *placed_before)),
+            Entry::Answered { response, asked } => Some((index, response, *asked)),
             _ => None,
         })
     }
@@ -154,11 +151,9 @@ pub(super) enum Clock {
     TimeIsUp,
 }
 
-/// The candidates with the lowest load, each job that this client placed since the node was asked counting as one more.
-pub(super) fn least_loaded(candidates: &[Candidate], placed_now: impl Fn(Index) -> u64) -> Vec<Index> {
-    let expected = |candidate: &Candidate| {
-        candidate.load + 100 * placed_now(candidate.index).saturating_sub(candidate.placed_before)
-    };
+/// The candidates with the lowest load, each job of this client that the answered load cannot show counting as one more.
+pub(super) fn least_loaded(candidates: &[Candidate], uncovered: impl Fn(&Candidate) -> u64) -> Vec<Index> {
+    let expected = |candidate: &Candidate| candidate.load + 100 * uncovered(candidate);
     let lowest = candidates.iter().map(expected).min();
     candidates
         .iter()

@@ -40,7 +40,7 @@ fn knowing(node: u16, coordinator: u16, term: u64, placement: Option<u16>) -> En
 fn round(answers: impl IntoIterator<Item = EncryptionResponse>) -> Round {
     let mut round = Round::new(3);
     for response in answers {
-        round.hear(usize::from(response.node.0) - 1, Word::Answer { response, placed_before: 0 });
+        round.hear(usize::from(response.node.0) - 1, Word::Answer { response, asked: Moment::default() });
     }
     round
 }
@@ -68,7 +68,7 @@ fn only_the_coordinator_itself_places() {
 fn a_deposed_coordinator_is_not_believed_once_a_higher_term_is_known() {
     let mut round = round([knowing(1, 1, 7, Some(1)), knowing(2, 3, 8, None)]);
     assert_eq!(round.verdict(&TRUSTING, Clock::Running), Verdict::Wait);
-    round.hear(2, Word::Answer { response: knowing(3, 3, 8, Some(2)), placed_before: 0 });
+    round.hear(2, Word::Answer { response: knowing(3, 3, 8, Some(2)), asked: Moment::default() });
     assert_eq!(round.verdict(&TRUSTING, Clock::Running), Verdict::Placed(1));
 }
 
@@ -76,7 +76,7 @@ fn a_deposed_coordinator_is_not_believed_once_a_higher_term_is_known() {
 fn without_a_coordinator_the_lowest_load_is_taken_when_all_have_answered() {
     let mut round = round([answer(1, 0.5), answer(2, 0.25)]);
     assert_eq!(round.verdict(&TRUSTING, Clock::Running), Verdict::Wait);
-    round.hear(2, Word::Answer { response: answer(3, 2.0), placed_before: 0 });
+    round.hear(2, Word::Answer { response: answer(3, 2.0), asked: Moment::default() });
     assert_eq!(chosen(&round.verdict(&TRUSTING, Clock::Running)), [1]);
 }
 
@@ -113,18 +113,18 @@ fn a_doubtful_placement_yields_to_another_active_node_but_is_used_if_there_is_no
     assert_eq!(chosen(&round.verdict(&known, Clock::Running)), [0], "node 1 is active as well");
 
     let not_active = EncryptionResponse { state: NodeState::Recovering, ..placed_on_3() };
-    round.hear(0, Word::Answer { response: not_active, placed_before: 0 });
+    round.hear(0, Word::Answer { response: not_active, asked: Moment::default() });
     assert_eq!(round.verdict(&known, Clock::Running), Verdict::Placed(2));
 }
 
 #[test]
 fn own_placements_count_before_the_nodes_report_them() {
-    let candidate = |index, load| Candidate { index, load, placed_before: 10 };
+    let candidate = |index, load| Candidate { index, load, asked: Moment::default() };
     let candidates = [candidate(0, 0), candidate(1, 0), candidate(2, 150)];
-    let mut placed = [10, 10, 10];
+    let mut placed = [0; 3];
     for _ in 0..50 {
-        let lowest = least_loaded(&candidates, |index| placed[index]);
+        let lowest = least_loaded(&candidates, |candidate| placed[candidate.index]);
         placed[lowest[0]] += 1;
     }
-    assert_eq!(placed.map(|count| count - 10), [17, 17, 16], "50 tasks in one millisecond do not herd");
+    assert_eq!(placed, [17, 17, 16], "50 tasks in one millisecond do not herd");
 }

@@ -55,6 +55,7 @@ fn table_of_values(values: &Value) -> Table {
             let text = match value {
                 Value::String(text) => text.clone(),
                 Value::Null => "-".into(),
+                Value::Array(items) if items.is_empty() => "-".into(),
                 Value::Array(items) => items.iter().map(text_of).collect::<Vec<_>>().join("\n"),
                 other => other.to_string(),
             };

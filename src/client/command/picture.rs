@@ -1,7 +1,8 @@
 //! Pictures for `client 1 5`: made from client and request number, so that every run sends the same ones.
 
-use ::image::codecs::{jpeg::JpegEncoder, png::PngEncoder};
-use ::image::{ExtendedColorType, ImageEncoder, ImageError};
+use std::io::Cursor;
+
+use ::image::{ImageError, ImageFormat, Rgb, RgbImage};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -20,26 +21,19 @@ pub fn make(client: u32, request: u32) -> Result<Picture, ImageError> {
     let sky: [u8; 3] = generator.random();
     let ground: [u8; 3] = generator.random();
     let (waves, phase) = (generator.random_range(1.0..4.0_f32), generator.random_range(0.0..6.0_f32));
-    let mut pixels = Vec::with_capacity((WIDTH * HEIGHT * 3) as usize);
-    for y in 0..HEIGHT {
-        for x in 0..WIDTH {
-            let across = x as f32 / WIDTH as f32;
-            let horizon = HEIGHT as f32 * (0.55 + 0.15 * (waves * 6.0 * across + phase).sin());
-            let colour = if (y as f32) < horizon { sky } else { ground };
-            let shade = 0.6 + 0.4 * (y as f32 / HEIGHT as f32);
-            let grain: u8 = generator.random_range(0..12);
-            pixels.extend(colour.map(|channel| ((f32::from(channel) * shade) as u8).saturating_add(grain)));
-        }
-    }
-    let mut file = Vec::new();
-    let extension = if request.is_multiple_of(2) {
-        JpegEncoder::new_with_quality(&mut file, 90).encode(&pixels, WIDTH, HEIGHT, ExtendedColorType::Rgb8)?;
-        "jpg"
-    } else {
-        PngEncoder::new(&mut file).write_image(&pixels, WIDTH, HEIGHT, ExtendedColorType::Rgb8)?;
-        "png"
-    };
-    Ok(Picture { name: format!("picture-{client}-{request}.{extension}"), file })
+    let pixels = RgbImage::from_fn(WIDTH, HEIGHT, |x, y| {
+        let across = x as f32 / WIDTH as f32;
+        let horizon = HEIGHT as f32 * (0.55 + 0.15 * (waves * 6.0 * across + phase).sin());
+        let colour = if (y as f32) < horizon { sky } else { ground };
+        let shade = 0.6 + 0.4 * (y as f32 / HEIGHT as f32);
+        let grain: u8 = generator.random_range(0..12);
+        Rgb(colour.map(|channel| ((f32::from(channel) * shade) as u8).saturating_add(grain)))
+    });
+    let (format, extension) =
+        if request.is_multiple_of(2) { (ImageFormat::Jpeg, "jpg") } else { (ImageFormat::Png, "png") };
+    let mut file = Cursor::new(Vec::new());
+    pixels.write_to(&mut file, format)?;
+    Ok(Picture { name: format!("picture-{client}-{request}.{extension}"), file: file.into_inner() })
 }
 
 #[cfg(test)]
