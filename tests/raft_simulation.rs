@@ -7,6 +7,7 @@
 //! stay safe whatever nominates.
 //!
 //! `RAFT_SIMULATION_SEED=17 cargo test --test raft_simulation` repeats one seed; `RAFT_SIMULATION_COUNT=1000` runs more of them.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod simulation {
     pub mod disk;
@@ -101,11 +102,8 @@ async fn disturb(world: &World) {
     match dice {
         0..8 => world.crash(index),
         8..12 => (0..NODES).for_each(|index| world.crash(index)),
-        12..42 => {
-            if world.running(index).is_none() {
-                world.start(index).await;
-            }
-        }
+        12..42 if world.running(index).is_none() => world.start(index).await,
+        12..42 => {}
         42..50 => world.isolate(index, coin),
         50..60 => world.heal_network(),
         60..64 => world.set_loss(0.1),

@@ -1,4 +1,5 @@
 //! Raft's directory under a real kill: a process of its own is ended by SIGKILL while it commits, and what it acknowledged is there.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 #![expect(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
 use std::io::{BufRead, BufReader};
