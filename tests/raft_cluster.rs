@@ -1,4 +1,5 @@
 //! Raft over TCP and disk: three nodes in this process, each on a runtime of its own that can be killed.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 #![expect(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
 mod cluster;

@@ -7,6 +7,7 @@
 //! stay safe whatever nominates.
 //!
 //! `RAFT_SIMULATION_SEED=17 cargo test --test raft_simulation` repeats one seed; `RAFT_SIMULATION_COUNT=1000` runs more of them.
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
 mod simulation {
     pub mod disk;
@@ -74,6 +75,7 @@ async fn run(world: World) -> Result<u64, Violation> {
         if world.running(index).is_none() {
             world.start(index).await;
         }
+        world.check()?;
         world.running(index).expect("it was started").0.set_native_elections(false);
     }
     let last = number + 1;
@@ -90,7 +92,7 @@ async fn run(world: World) -> Result<u64, Violation> {
         }
     }
     world.check_end()?;
-    Err("no progress after everything was healed".to_owned())
+    Err(format!("no progress after everything was healed:\n{}", world.describe()))
 }
 
 /// Something happens, or nothing.
@@ -100,11 +102,8 @@ async fn disturb(world: &World) {
     match dice {
         0..8 => world.crash(index),
         8..12 => (0..NODES).for_each(|index| world.crash(index)),
-        12..42 => {
-            if world.running(index).is_none() {
-                world.start(index).await;
-            }
-        }
+        12..42 if world.running(index).is_none() => world.start(index).await,
+        12..42 => {}
         42..50 => world.isolate(index, coin),
         50..60 => world.heal_network(),
         60..64 => world.set_loss(0.1),
@@ -128,19 +127,19 @@ async fn disturb(world: &World) {
     }
 }
 
-/// The stand-in for the election core: with no leader, the longest log among the running nodes is nominated now and then.
+/// The stand-in for the election core: now and then the longest log is nominated, among the running nodes that do not lead.
 fn nominate(world: &World) {
-    let (now, agreed) = world.random(|rng| (rng.random_bool(0.1), rng.random_bool(0.5)));
-    if world.leader().is_some() && !(now && agreed) || !now {
+    let (now, agreed, rarely) = world.random(|rng| (rng.random_bool(0.1), rng.random_bool(0.5), rng.random_bool(0.5)));
+    let leader = world.leader();
+    if !now || leader.is_some() && !rarely {
         return;
     }
-    let nominee = (0..NODES).filter(|index| world.running(*index).is_some()).max_by_key(|index| world.last_log(*index));
-    let Some(nominee) = nominee else { return };
-    if world.leader().is_some() {
-        // A leader that nobody hears: the others ask with pre-vote, as after a silence.
-        return world.campaign(nominee, Campaign::PreVote, None);
-    }
-    let campaign = if agreed { Campaign::AgreedDeath } else { Campaign::PreVote };
+    // A leader that is asked to campaign does nothing; and one whose hand-over went wrong leads on and refuses every write,
+    // without a word to its followers. Only another node can end that, after the lease, as after any silence of Raft.
+    let candidates =
+        (0..NODES).filter(|index| world.running(*index).is_some() && leader.is_none_or(|(leader, _)| leader != *index));
+    let Some(nominee) = candidates.max_by_key(|index| world.last_log(*index)) else { return };
+    let campaign = if agreed && leader.is_none() { Campaign::AgreedDeath } else { Campaign::PreVote };
     world.campaign(nominee, campaign, world.known_leadership(nominee));
 }
 

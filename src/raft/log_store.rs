@@ -32,6 +32,8 @@ const CACHE_BYTES: usize = 64 << 20;
 const ENTRY_BYTES: u64 = 1 << 10;
 const READ_BUFFER_BYTES: usize = 1 << 20;
 
+const WRITER_ENDED: &str = "the log's writer has ended";
+
 /// The log of one node. Clones share it.
 #[derive(Clone)]
 pub struct LogStore {
@@ -113,9 +115,9 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
         {
             let mut log = self.log();
             log.save_vote(Coded(*vote))?;
-            log.flush(true, Some(Synced::Vote(sender)))?;
+            log.flush(true, Some(Synced::Waiting(sender)))?;
         }
-        synced.await.unwrap_or_else(|_| Err(io::Error::other("the log's writer has ended")))
+        synced.await.unwrap_or_else(|_| Err(io::Error::other(WRITER_ENDED)))
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -148,13 +150,19 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        let mut log = self.log();
-        if log.log_state().last().map(|id| id.0) <= last {
-            return Ok(());
+        let (sender, synced) = oneshot::channel();
+        {
+            let mut log = self.log();
+            if log.log_state().last().map(|id| id.0) <= last {
+                return Ok(());
+            }
+            log.truncate(last.map_or(0, |id| id.index() + 1))?;
+            // Synced before it returns, although the log is written in order: what follows may be a snapshot, which is another
+            // file. If a crash kept that and lost this, the node would find a log that contradicts its snapshot and would not
+            // start again. The simulation found it.
+            log.flush(true, Some(Synced::Waiting(sender)))?;
         }
-        // Not synced by itself: the log is written in order, so the next synced entry brings it along.
-        log.truncate(last.map_or(0, |id| id.index() + 1))?;
-        Ok(())
+        synced.await.unwrap_or_else(|_| Err(io::Error::other(WRITER_ENDED)))
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {
@@ -186,7 +194,7 @@ impl raft_log::Types for Stored {
 
 /// Who waits for a sync.
 enum Synced {
-    Vote(oneshot::Sender<io::Result<()>>),
+    Waiting(oneshot::Sender<io::Result<()>>),
     Entries(IOFlushed<Types<Tokio>>),
 }
 
@@ -194,7 +202,7 @@ impl Callback for Synced {
     fn send(self, result: io::Result<()>) {
         match self {
             // If nobody waits any more, Raft is shutting down.
-            Synced::Vote(sender) => drop(sender.send(result)),
+            Synced::Waiting(sender) => drop(sender.send(result)),
             Synced::Entries(callback) => callback.io_completed(result),
         }
     }

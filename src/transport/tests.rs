@@ -1,1 +1,127 @@
+//! Frames byte by byte, and callers whose peer is absent, silent, foreign or slow.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpListener;
+
+use super::dial::{DialError, ProbeOutcome, dial, probe};
+use super::wire::{FrameReader, WireError, encode_frame};
+use super::{CallError, Gate, LinkSettings, Links};
+use crate::id::{Incarnation, MemberId, NodeId};
+use crate::protocol::codec::LIMIT_BYTES;
+use crate::protocol::election::{ElectionMessage, RoundId};
+use crate::protocol::frame::{self, Lane, PreambleError, Purpose};
+
+const DEADLINE: Duration = Duration::from_secs(10);
+
+fn member(node: u16) -> MemberId {
+    MemberId { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn links_to(address: std::net::SocketAddr) -> Links {
+    let peers = BTreeMap::from([(NodeId(2), address)]);
+    Links::open(&LinkSettings { me: member(1), peers, connect_timeout: Duration::from_millis(200) }, Gate::default())
+}
+
+#[tokio::test]
+async fn messages_survive_any_cut_and_a_dropped_wait() {
+    let (mut writer, reader) = tokio::io::duplex(64);
+    let messages: Vec<String> = (0..50).map(|number| "x".repeat(number * 7)).collect();
+    let bytes: Vec<u8> = messages.iter().flat_map(|message| encode_frame(message).unwrap()).collect();
+    tokio::spawn(async move {
+        for piece in bytes.chunks(3) {
+            writer.write_all(piece).await.unwrap();
+            tokio::task::yield_now().await;
+        }
+    });
+    let mut reader = FrameReader::new(reader);
+    for expected in &messages {
+        let message = loop {
+            // Half of the waits are given up; nothing may get lost by that.
+            tokio::select! {
+                biased;
+                message = reader.message::<String>(LIMIT_BYTES) => break message.unwrap().unwrap(),
+                () = tokio::task::yield_now() => {}
+            }
+        };
+        assert_eq!(&message, expected);
+    }
+    assert!(reader.message::<String>(LIMIT_BYTES).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn an_announced_length_allocates_nothing() {
+    let (mut writer, reader) = tokio::io::duplex(64);
+    let mut reader = FrameReader::new(reader);
+    writer.write_all(&(LIMIT_BYTES as u32).to_be_bytes()).await.unwrap();
+    writer.write_all(b"little").await.unwrap();
+    drop(writer);
+    assert!(matches!(reader.message::<String>(LIMIT_BYTES).await, Err(WireError::Truncated)));
+    assert!(reader.capacity() <= 128 << 10, "{}", reader.capacity());
+}
+
+#[tokio::test]
+async fn a_frame_that_is_never_finished_is_given_up() {
+    let (mut writer, reader) = tokio::io::duplex(64);
+    writer.write_all(&[0, 0]).await.unwrap();
+    let mut reader = FrameReader::new(reader).with_frame_timeout(Duration::from_millis(30));
+    assert!(matches!(reader.message::<String>(LIMIT_BYTES).await, Err(WireError::Slow { .. })));
+}
+
+#[tokio::test]
+async fn an_absent_peer_is_known_at_once_and_is_not_hammered() {
+    let vacant = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    assert_eq!(probe(vacant, DEADLINE).await, ProbeOutcome::Refused);
+    let links = links_to(vacant);
+    let started = crate::time::now();
+    for _ in 0..1_000 {
+        let answer = links.raft(NodeId(2), Lane::Vote, vec![1], DEADLINE).await;
+        assert!(matches!(answer, Err(CallError::Unreachable(_))), "{answer:?}");
+    }
+    assert!(crate::time::now().since(started) < DEADLINE);
+    let unknown = links.raft(NodeId(9), Lane::Vote, vec![1], DEADLINE).await;
+    assert!(matches!(unknown, Err(CallError::UnknownNode)), "{unknown:?}");
+}
+
+#[tokio::test]
+async fn a_peer_that_never_answers_costs_the_time_limit_and_a_bounded_queue() {
+    // It listens and accepts nothing: connections stand, bytes go nowhere.
+    let mute = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = mute.local_addr().unwrap();
+    assert_eq!(probe(address, DEADLINE).await, ProbeOutcome::Connected);
+    let links = links_to(address);
+    let answer = links.raft(NodeId(2), Lane::Append, vec![1], Duration::from_millis(50)).await;
+    assert!(matches!(answer, Err(CallError::Timeout(_))), "{answer:?}");
+
+    let message = ElectionMessage::Ok { round: RoundId { caller: NodeId(1), number: 1 } };
+    let refused = (0..1_000).filter(|_| links.election(NodeId(2), message.clone()).is_err()).count();
+    assert!(refused > 900, "only {refused} of 1000 were refused");
+}
+
+#[tokio::test]
+async fn a_foreign_answer_is_named() {
+    let foreign = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = foreign.local_addr().unwrap();
+    tokio::spawn(async move {
+        for opening in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"ICNP\x00\x07"] {
+            let (mut stream, _) = foreign.accept().await.unwrap();
+            stream.write_all(opening).await.unwrap();
+            // Closing with unread bytes would reset the connection before the answer is read.
+            let mut hello = [0; frame::PREAMBLE_BYTES];
+            tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await.unwrap();
+            tokio::spawn(FrameReader::new(stream).discard());
+        }
+    });
+    let call = || dial(member(1), NodeId(2), address, Purpose::Control, DEADLINE);
+    for expected in [PreambleError::ForeignProtocol { found: *b"HTTP" }, PreambleError::Version { theirs: 7 }] {
+        match call().await {
+            Err(error @ DialError::Wire { error: WireError::Preamble(_), .. }) => {
+                assert!(error.is_misconfiguration());
+                assert_eq!(error.to_string(), format!("{address}: {expected}"));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}

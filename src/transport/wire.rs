@@ -57,12 +57,19 @@ pub struct FrameReader<R> {
     buffer: Vec<u8>,
     /// When the first byte of the unfinished frame was seen.
     begun: Option<Moment>,
+    frame_timeout: Duration,
 }
 
 impl<R: AsyncRead + Unpin> FrameReader<R> {
     /// A reader at the start of a stream.
     pub fn new(stream: R) -> Self {
-        FrameReader { stream, buffer: Vec::new(), begun: None }
+        FrameReader { stream, buffer: Vec::new(), begun: None, frame_timeout: FRAME_TIMEOUT }
+    }
+
+    /// The same with another limit than [`FRAME_TIMEOUT`].
+    pub fn with_frame_timeout(mut self, limit: Duration) -> Self {
+        self.frame_timeout = limit;
+        self
     }
 
     /// Reads and checks the preamble; false if the stream ends before its first byte.
@@ -114,10 +121,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         let read = match self.begun {
             None => stream.read_buf(&mut self.buffer).await?,
             Some(begun) => {
-                let left = FRAME_TIMEOUT.saturating_sub(time::now().since(begun));
+                let limit = self.frame_timeout;
+                let left = limit.saturating_sub(time::now().since(begun));
                 tokio::time::timeout(left, stream.read_buf(&mut self.buffer))
                     .await
-                    .map_err(|_| WireError::Slow { limit: FRAME_TIMEOUT })??
+                    .map_err(|_| WireError::Slow { limit })??
             }
         };
         if read == 0 {
@@ -131,6 +139,12 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         self.buffer.drain(..length);
         self.buffer.shrink_to(READ_STEP_MAX_BYTES);
         self.begun = if self.buffer.is_empty() { None } else { Some(time::now()) };
+    }
+
+    /// Bytes that the buffer has room for.
+    #[cfg(test)]
+    pub(crate) fn capacity(&self) -> usize {
+        self.buffer.capacity()
     }
 
     /// Reads and forgets until the stream ends.

@@ -164,6 +164,16 @@ impl SimLog {
         Some((disk.written, Duration::from_micros(micros)))
     }
 
+    /// Writes and syncs; never returns if this life is over.
+    async fn write_synced(&self, write: Write) -> Result<(), io::Error> {
+        if let Some(write) = self.write(write)
+            && self.sync(write).await
+        {
+            return Ok(());
+        }
+        std::future::pending().await
+    }
+
     /// Syncs everything up to a write; false if this life ended before.
     async fn sync(&self, (number, time): (u64, Duration)) -> bool {
         SimRuntime::sleep(time).await;
@@ -205,12 +215,7 @@ impl RaftLogStorage<Types<SimRuntime>> for SimLog {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        if let Some(write) = self.write(Write::Vote(*vote))
-            && self.sync(write).await
-        {
-            return Ok(());
-        }
-        std::future::pending().await
+        self.write_synced(Write::Vote(*vote)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
@@ -240,8 +245,8 @@ impl RaftLogStorage<Types<SimRuntime>> for SimLog {
     }
 
     async fn truncate_after(&mut self, last: Option<LogId>) -> Result<(), io::Error> {
-        self.write(Write::TruncateFrom(last.map_or(0, |id| id.index() + 1)));
-        Ok(())
+        // As in the product: see `LogStore::truncate_after`.
+        self.write_synced(Write::TruncateFrom(last.map_or(0, |id| id.index() + 1))).await
     }
 
     async fn purge(&mut self, upto: LogId) -> Result<(), io::Error> {

@@ -252,6 +252,15 @@ impl World {
         });
     }
 
+    /// Every node by its own word, for the message of a violation.
+    pub fn describe(&self) -> String {
+        let nodes = (0..NODES).map(|index| match self.running(index) {
+            Some((group, _)) => group.raft().metrics().borrow_watched().to_string(),
+            None => format!("node {} is down", index + 1),
+        });
+        nodes.collect::<Vec<_>>().join("\n")
+    }
+
     pub fn acknowledged(&self) -> BTreeMap<u64, LogPosition> {
         self.acknowledged.lock().unwrap().clone()
     }
