@@ -29,7 +29,7 @@ impl Election {
 
     /// A leadership that was confirmed: if it is later than any known before, all that was about the older vacancy is over.
     pub(super) fn learn(&mut self, leadership: Leadership) {
-        if !leadership.is_later_than(self.latest) && self.keeps(Rule::CompareTerms) {
+        if !leadership.is_later_than(self.latest) {
             return;
         }
         self.latest = Some(leadership);

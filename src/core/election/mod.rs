@@ -281,6 +281,11 @@ impl Election {
         }
     }
 
+    /// The round whose nomination this node has taken.
+    pub fn stands_in(&self) -> Option<RoundId> {
+        self.candidacy.as_ref().map(|candidacy| candidacy.round)
+    }
+
     /// The nomination of this node's own round, if it has come so far.
     pub fn nomination(&self) -> Option<Nomination<'_>> {
         let round = self.round.as_ref()?;
