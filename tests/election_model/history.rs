@@ -73,8 +73,7 @@ type ByNode<T> = BTreeMap<usize, T>;
 pub struct History {
     broken: u16,
     seen: u8,
-    /// The last round of each caller.
-    rounds: ByNode<Round>,
+    rounds: BTreeMap<RoundId, Round>,
     /// The latest term of which each node has heard.
     known: [u64; NODES],
     /// The term in which each node last asked Raft.
@@ -89,7 +88,6 @@ pub struct History {
 /// What really happened in one round.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Round {
-    id: RoundId,
     vacancy: Option<Leadership>,
     frozen: ByNode<u32>,
     found_gone: BTreeSet<usize>,
@@ -119,9 +117,8 @@ impl History {
         }
     }
 
-    /// A crash: the disk remembers the term, everything else is gone.
+    /// A crash: the node forgets; what happened in its rounds happened.
     pub fn forget(&mut self, who: usize) {
-        self.rounds.remove(&who);
         self.asked[who] = None;
         self.campaigned[who] = None;
         self.known[who] = 0;
@@ -133,12 +130,12 @@ impl History {
     pub fn see_input(&mut self, who: usize, input: &Input, loads: &[u32; NODES]) {
         match input {
             Input::Received { message: ElectionMessage::LoadQuery { round, .. }, .. } => {
-                if let Some(known) = self.rounds.get_mut(&index(round.caller)).filter(|known| known.id == *round) {
+                if let Some(known) = self.rounds.get_mut(round) {
                     known.frozen.entry(who).or_insert(loads[who]);
                 }
             }
             Input::Probed { round, finding: Finding::Gone, .. } => {
-                if let Some(known) = self.rounds.get_mut(&index(round.caller)).filter(|known| known.id == *round) {
+                if let Some(known) = self.rounds.get_mut(round) {
                     known.found_gone.insert(who);
                 }
             }
@@ -175,7 +172,7 @@ impl History {
         let without = nomination.standings.iter().filter(|standing| standing.finding != Finding::Alive).count();
         self.demand(Promise::NoNominationOnOneWord, without > NODES / 2);
 
-        let Some(round) = self.rounds.get_mut(&who).filter(|round| round.id == nomination.round) else { return };
+        let Some(round) = self.rounds.get_mut(&nomination.round) else { return };
         let candidates = candidates(nomination.standings, round);
         let is_next = candidates.get(round.nominees.len()) == Some(&nominee);
         round.nominees.push(nominee);
@@ -200,10 +197,10 @@ impl History {
     ) {
         match effect {
             Effect::Send { message: ElectionMessage::LoadQuery { round, vacancy, .. }, .. } => {
-                if self.rounds.get(&who).is_none_or(|known| known.id != *round) {
+                if !self.rounds.contains_key(round) {
                     let frozen = ByNode::from([(who, loads[who])]);
                     let (found_gone, nominees) = (BTreeSet::new(), Vec::new());
-                    self.rounds.insert(who, Round { id: *round, vacancy: *vacancy, frozen, found_gone, nominees });
+                    self.rounds.insert(*round, Round { vacancy: *vacancy, frozen, found_gone, nominees });
                 }
             }
             Effect::Send { message: ElectionMessage::Coordinator { leadership, .. }, .. } => {
@@ -227,9 +224,7 @@ impl History {
                 self.campaigned[who] = Some((*vacancy, clock));
                 self.asked[who] = Some(*term);
                 if *campaign == Campaign::AgreedDeath {
-                    let in_round = core
-                        .stands_in()
-                        .and_then(|id| self.rounds.get(&index(id.caller)).filter(|round| round.id == id));
+                    let in_round = core.stands_in().and_then(|id| self.rounds.get(&id));
                     let is_agreed = in_round.is_some_and(|round| {
                         round.vacancy == *vacancy
                             && round.found_gone.contains(&who)

@@ -62,8 +62,9 @@ fn scenarios() -> Vec<Scenario> {
         Scenario {
             coordinator: Coordinator::Alive,
             false_suspicions: 2,
+            campaigns: 1,
             sights: &[Sight::Confirmed],
-            ..coordinator_dead("two false suspicions", [1, 1])
+            ..coordinator_dead("two false suspicions", [0, 0])
         },
         Scenario { coordinator: Coordinator::Alive, crashes: 1, ..coordinator_dead("anybody crashes", [1, 1]) },
         Scenario { crashes: 1, restarts: 1, ..coordinator_dead("anybody crashes and restarts", [0, 0]) },

@@ -140,8 +140,9 @@ impl Election {
             Stage::Asked { again, .. } => again.is_some_and(|again| now >= again),
             Stage::RaftSaidNo { until, .. } => now >= until,
         };
-        let has_waited = !self.keeps(Rule::BackOff)
-            || self.last_campaign.is_none_or(|last| now.since(last) >= self.settings.back_off);
+        let last = self.last_campaign.filter(|(vacancy, _)| *vacancy == candidacy.vacancy);
+        let has_waited =
+            !self.keeps(Rule::BackOff) || last.is_none_or(|(_, last)| now.since(last) >= self.settings.back_off);
         if !is_due || !has_waited {
             return;
         }
@@ -167,8 +168,8 @@ impl Election {
         let term = self.raft.term;
         candidacy.stage = Stage::Asked { term, again };
         effects.push(Effect::Campaign { campaign: candidacy.campaign, term, vacancy: candidacy.vacancy, members });
+        self.last_campaign = Some((candidacy.vacancy, now));
         self.candidacy = Some(candidacy);
-        self.last_campaign = Some(now);
     }
 
     fn pause(&mut self) -> Duration {

@@ -33,9 +33,9 @@ impl Election {
             return;
         }
         self.latest = Some(leadership);
-        self.round = None;
-        self.candidacy = None;
-        self.last_campaign = None;
+        // Late news of the very leadership that is found vacant ends nothing.
+        self.round.take_if(|round| leadership.is_later_than(round.vacancy));
+        self.candidacy.take_if(|candidacy| leadership.is_later_than(candidacy.vacancy));
         self.forget_calls();
     }
 

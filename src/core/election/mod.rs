@@ -61,8 +61,8 @@ pub struct Election {
     /// This node's answer to the last round of each caller, itself included.
     answers: BTreeMap<NodeId, Answer>,
     candidacy: Option<Candidacy>,
-    /// When this node last campaigned in the present vacancy.
-    last_campaign: Option<Moment>,
+    /// About which vacancy this node campaigned last, and when.
+    last_campaign: Option<(Option<Leadership>, Moment)>,
     /// The last term in which this node announced itself.
     announced: Term,
     hand_over: Option<HandOver>,
@@ -173,6 +173,7 @@ impl Election {
             Input::Trusted { node } => {
                 self.suspected.remove(&node);
                 self.renew_quick_retries();
+                self.take_back_findings(node);
             }
             Input::Heartbeat(heartbeat) if self.takes_part() => self.heard(heartbeat),
             Input::Probed { round, node, finding } if self.takes_part() => {
