@@ -146,7 +146,8 @@ impl Election {
         if !is_due || !has_waited {
             return;
         }
-        if candidacy.stage != Stage::Ready && self.coordinator().is_some() {
+        let is_heard_again = self.coordinator().is_some() && candidacy.cause != Cause::HandOver;
+        if candidacy.stage != Stage::Ready && is_heard_again {
             // The coordinator is heard again, and Raft has not let it fall.
             self.candidacy = None;
             return;

@@ -166,7 +166,7 @@ impl Election {
         match input {
             Input::Tick => {}
             Input::Raft(view) => self.raft_changed(now, view),
-            Input::Own { load, state } => self.own_changed(now, load, state),
+            Input::Own { load, state } => self.own_changed(now, load, state, effects),
             Input::Suspected { node, cause } => {
                 self.suspected.entry(node).or_insert(Suspicion { cause, since: now });
             }
@@ -185,7 +185,7 @@ impl Election {
         }
     }
 
-    fn own_changed(&mut self, now: Moment, load: Load, state: NodeState) {
+    fn own_changed(&mut self, now: Moment, load: Load, state: NodeState, effects: &mut Vec<Effect>) {
         self.load = load;
         if self.state == NodeState::Failed && state != NodeState::Failed {
             self.back_off(now);
@@ -195,7 +195,7 @@ impl Election {
         if state == NodeState::Failed {
             self.round = None;
             self.candidacy = None;
-            self.hand_over = None;
+            self.finish_hand_over(None, effects);
             self.answers.clear();
         }
     }
