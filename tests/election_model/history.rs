@@ -197,11 +197,12 @@ impl History {
     ) {
         match effect {
             Effect::Send { message: ElectionMessage::LoadQuery { round, vacancy, .. }, .. } => {
-                if !self.rounds.contains_key(round) {
-                    let frozen = ByNode::from([(who, loads[who])]);
-                    let (found_gone, nominees) = (BTreeSet::new(), Vec::new());
-                    self.rounds.insert(*round, Round { vacancy: *vacancy, frozen, found_gone, nominees });
-                }
+                self.rounds.entry(*round).or_insert_with(|| Round {
+                    vacancy: *vacancy,
+                    frozen: ByNode::from([(who, loads[who])]),
+                    found_gone: BTreeSet::new(),
+                    nominees: Vec::new(),
+                });
             }
             Effect::Send { message: ElectionMessage::Coordinator { leadership, .. }, .. } => {
                 let is_confirmed =

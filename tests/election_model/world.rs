@@ -179,7 +179,7 @@ impl World {
         let mut core = Election::new(scenario.settings(who), life);
         core.step(self.now(who), Input::Raft(self.raft.view(who)));
         self.cores[who] = Some(Hashed::new(core));
-        self.give(scenario, who, self.own_input(who));
+        self.give(who, self.own_input(who));
     }
 
     fn own_input(&self, who: usize) -> Input {
@@ -199,7 +199,7 @@ impl World {
     }
 
     /// Gives one input to one core and performs its effects; the promises are checked on the way.
-    fn give(&mut self, scenario: &Scenario, who: usize, input: Input) {
+    fn give(&mut self, who: usize, input: Input) {
         let Some(before) = self.cores[who].clone() else { return };
         let now = self.now(who);
         self.history.see_input(who, &input, &self.loads);
@@ -231,7 +231,7 @@ impl World {
                 }
                 Effect::Probe { round, node } => {
                     let finding = if self.sees(who, index(node)) { Finding::Alive } else { Finding::Gone };
-                    self.give(scenario, who, Input::Probed { round, node, finding });
+                    self.give(who, Input::Probed { round, node, finding });
                 }
                 Effect::Campaign { campaign, term, .. } => self.asked[who] = Some(Asked { how: campaign, term }),
                 _ => {}
@@ -246,21 +246,21 @@ impl World {
         }
         let view = self.raft.view(who);
         match scenario.views {
-            Views::AtOnce => self.give(scenario, who, Input::Raft(view)),
+            Views::AtOnce => self.give(who, Input::Raft(view)),
             Views::LateAndInAnyOrder => {
                 self.network.insert(Hashed::new(Envelope::View { to: who, view }));
             }
         }
     }
 
-    fn deliver(&mut self, scenario: &Scenario, envelope: &Envelope) {
+    fn deliver(&mut self, envelope: &Envelope) {
         match envelope.clone() {
             Envelope::Message { from, to, message } => {
-                self.give(scenario, to, Input::Received { from: member(from), message });
+                self.give(to, Input::Received { from: member(from), message });
             }
-            Envelope::View { to, view } => self.give(scenario, to, Input::Raft(view)),
+            Envelope::View { to, view } => self.give(to, Input::Raft(view)),
             Envelope::Refusal { to, term } => {
-                self.give(scenario, to, Input::CampaignRefused { term, why: String::new() });
+                self.give(to, Input::CampaignRefused { term, why: String::new() });
             }
         }
     }
@@ -395,26 +395,26 @@ impl Model for Scenario {
             Action::Step(who) => {
                 world.budget.steps[who] -= 1;
                 world.clocks[who] += 1;
-                world.give(self, who, Input::Tick);
+                world.give(who, Input::Tick);
             }
             Action::Deliver(envelope) => {
                 world.network.remove(&envelope);
-                world.deliver(self, envelope.of());
+                world.deliver(envelope.of());
             }
             Action::DeliverTwice(envelope) => {
                 world.budget.duplicates -= 1;
-                world.deliver(self, envelope.of());
+                world.deliver(envelope.of());
             }
             Action::Suspect { observer, node: other } => {
                 if world.sees(observer, other) {
                     world.budget.false_suspicions -= 1;
                     world.cut.insert((observer, other));
                 }
-                world.give(self, observer, Input::Suspected { node: node(other), cause: Cause::ConnectionRefused });
+                world.give(observer, Input::Suspected { node: node(other), cause: Cause::ConnectionRefused });
             }
             Action::Trust { observer, node: other } => {
                 world.cut.remove(&(observer, other));
-                world.give(self, observer, Input::Trusted { node: node(other) });
+                world.give(observer, Input::Trusted { node: node(other) });
             }
             Action::RaftDecides { candidate, reached } => {
                 world.budget.campaigns -= 1;
@@ -433,13 +433,13 @@ impl Model for Scenario {
                 world.budget.restarts -= 1;
                 world.start(self, who, 1);
                 for other in 0..NODES {
-                    world.give(self, other, Input::Trusted { node: node(who) });
+                    world.give(other, Input::Trusted { node: node(who) });
                 }
             }
             Action::ChangeLoad(who) => {
                 world.budget.load_changes -= 1;
                 world.loads[who] = if world.loads[who] == 0 { 90 } else { 0 };
-                world.give(self, who, world.own_input(who));
+                world.give(who, world.own_input(who));
             }
         }
         Some(world)
