@@ -86,6 +86,12 @@ impl Election {
         self.post(now, round.caller, ElectionMessage::LoadResponse { round, standing, latest, voters }, effects);
     }
 
+    /// That node is heard again: what was found of its leadership is no longer what this node sees, so no late nomination may
+    /// rest on it.
+    pub(super) fn take_back_findings(&mut self, node: NodeId) {
+        self.answers.retain(|_, answer| answer.vacancy.is_none_or(|vacancy| vacancy.node != node));
+    }
+
     /// What this node found in that round of that caller, if it was asked, about that vacancy.
     pub(super) fn own_answer(&self, round: RoundId, vacancy: Option<Leadership>) -> Option<&Answer> {
         self.answers.get(&round.caller).filter(|answer| answer.round == round && answer.vacancy == vacancy)

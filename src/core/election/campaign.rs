@@ -1,5 +1,7 @@
 //! The nominee: it believes nobody's word alone, and asks Raft.
 
+use std::time::Duration;
+
 use crate::id::{MemberId, Term};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, Finding, RoundId, Standing};
 use crate::protocol::status::Leadership;
@@ -87,7 +89,6 @@ impl Election {
         finding: Finding,
         standings: &[Standing],
     ) -> Option<Campaign> {
-        let finding = if self.keeps(Rule::FindDeathOneself) { finding } else { Finding::Gone };
         let allowed = match Evidence::of(standings, &self.raft.voters).campaign(finding) {
             None if !self.keeps(Rule::AgreeOnDeath) => Some(Campaign::AgreedDeath),
             allowed => allowed,
@@ -120,7 +121,7 @@ impl Election {
         let asked_at = self.own_answer(round, vacancy).map_or(now, |answer| answer.asked_at);
         let suspicion = vacancy.and_then(|vacancy| self.suspected.get(&vacancy.node));
         let since = suspicion.map_or(asked_at, |suspicion| suspicion.since.min(asked_at));
-        let lease = if campaign == Campaign::PreVote { self.settings.lease } else { std::time::Duration::ZERO };
+        let lease = if campaign == Campaign::PreVote { self.settings.lease } else { Duration::ZERO };
         let deadline = now + lease + self.settings.nominee_timeout;
         // What was asked of Raft already stays asked: a second nomination in the same vacancy is no second campaign.
         let stage = self.candidacy.as_ref().map_or(Stage::Ready, |candidacy| candidacy.stage);
@@ -139,12 +140,14 @@ impl Election {
             Stage::Asked { again, .. } => again.is_some_and(|again| now >= again),
             Stage::RaftSaidNo { until, .. } => now >= until,
         };
-        let has_waited = !self.keeps(Rule::BackOff)
-            || self.last_campaign.is_none_or(|last| now.since(last) >= self.settings.back_off);
+        let last = self.last_campaign.filter(|(vacancy, _)| *vacancy == candidacy.vacancy);
+        let has_waited =
+            !self.keeps(Rule::BackOff) || last.is_none_or(|(_, last)| now.since(last) >= self.settings.back_off);
         if !is_due || !has_waited {
             return;
         }
-        if candidacy.stage != Stage::Ready && self.coordinator().is_some() {
+        let is_heard_again = self.coordinator().is_some() && candidacy.cause != Cause::HandOver;
+        if candidacy.stage != Stage::Ready && is_heard_again {
             // The coordinator is heard again, and Raft has not let it fall.
             self.candidacy = None;
             return;
@@ -153,7 +156,7 @@ impl Election {
     }
 
     fn ask_raft(&mut self, now: Moment, effects: &mut Vec<Effect>) {
-        let pause = self.settings.back_off + self.jitter.below(self.settings.jitter);
+        let pause = self.pause();
         let Some(mut candidacy) = self.candidacy.take() else { return };
         if candidacy.campaign == Campaign::AgreedDeath {
             candidacy.campaign = self.still_by_transfer(candidacy.vacancy);
@@ -166,12 +169,21 @@ impl Election {
         let term = self.raft.term;
         candidacy.stage = Stage::Asked { term, again };
         effects.push(Effect::Campaign { campaign: candidacy.campaign, term, vacancy: candidacy.vacancy, members });
+        self.last_campaign = Some((candidacy.vacancy, now));
         self.candidacy = Some(candidacy);
-        self.last_campaign = Some(now);
+    }
+
+    fn pause(&mut self) -> Duration {
+        if self.keeps(Rule::BackOff) {
+            self.settings.back_off + self.jitter.below(self.settings.jitter)
+        } else {
+            Duration::ZERO
+        }
     }
 
     /// Raft said no. A refusal of another term than the one that was asked last changes nothing.
     pub(super) fn refused(&mut self, now: Moment, term: Term, why: String, effects: &mut Vec<Effect>) {
+        let until = now + self.pause();
         let is_hand_over = self.hand_over.as_ref().is_some_and(|hand_over| hand_over.term == term);
         let Some(candidacy) = &mut self.candidacy else {
             if is_hand_over {
@@ -180,7 +192,6 @@ impl Election {
             return;
         };
         if matches!(candidacy.stage, Stage::Asked { term: asked, .. } if asked == term) {
-            let until = now + self.settings.back_off + self.jitter.below(self.settings.jitter);
             candidacy.stage = Stage::RaftSaidNo { term, until };
             effects.push(Effect::Refused { term, why });
         }

@@ -29,13 +29,13 @@ impl Election {
 
     /// A leadership that was confirmed: if it is later than any known before, all that was about the older vacancy is over.
     pub(super) fn learn(&mut self, leadership: Leadership) {
-        if !leadership.is_later_than(self.latest) && self.keeps(Rule::CompareTerms) {
+        if !leadership.is_later_than(self.latest) {
             return;
         }
         self.latest = Some(leadership);
-        self.round = None;
-        self.candidacy = None;
-        self.last_campaign = None;
+        // Late news of the very leadership that is found vacant ends nothing.
+        self.round.take_if(|round| leadership.is_later_than(round.vacancy));
+        self.candidacy.take_if(|candidacy| leadership.is_later_than(candidacy.vacancy));
         self.forget_calls();
     }
 

@@ -70,7 +70,8 @@ impl Election {
             .is_some_and(|matched| matched.term == self.raft.term && matched.length >= self.raft.commit)
     }
 
-    fn finish_hand_over(&mut self, to: Option<MemberId>, effects: &mut Vec<Effect>) {
+    /// Publishes the result, which has waited for this last step.
+    pub(super) fn finish_hand_over(&mut self, to: Option<MemberId>, effects: &mut Vec<Effect>) {
         if let Some(HandOver { mut result, .. }) = self.hand_over.take() {
             result.handed_over_to = to.map(|to| to.node);
             effects.push(Effect::Decided(result));

@@ -61,8 +61,8 @@ pub struct Election {
     /// This node's answer to the last round of each caller, itself included.
     answers: BTreeMap<NodeId, Answer>,
     candidacy: Option<Candidacy>,
-    /// When this node last campaigned in the present vacancy.
-    last_campaign: Option<Moment>,
+    /// About which vacancy this node campaigned last, and when.
+    last_campaign: Option<(Option<Leadership>, Moment)>,
     /// The last term in which this node announced itself.
     announced: Term,
     hand_over: Option<HandOver>,
@@ -166,13 +166,14 @@ impl Election {
         match input {
             Input::Tick => {}
             Input::Raft(view) => self.raft_changed(now, view),
-            Input::Own { load, state } => self.own_changed(now, load, state),
+            Input::Own { load, state } => self.own_changed(now, load, state, effects),
             Input::Suspected { node, cause } => {
                 self.suspected.entry(node).or_insert(Suspicion { cause, since: now });
             }
             Input::Trusted { node } => {
                 self.suspected.remove(&node);
                 self.renew_quick_retries();
+                self.take_back_findings(node);
             }
             Input::Heartbeat(heartbeat) if self.takes_part() => self.heard(heartbeat),
             Input::Learned(leadership) if self.takes_part() => self.learn(leadership),
@@ -185,7 +186,7 @@ impl Election {
         }
     }
 
-    fn own_changed(&mut self, now: Moment, load: Load, state: NodeState) {
+    fn own_changed(&mut self, now: Moment, load: Load, state: NodeState, effects: &mut Vec<Effect>) {
         self.load = load;
         if self.state == NodeState::Failed && state != NodeState::Failed {
             self.back_off(now);
@@ -195,7 +196,7 @@ impl Election {
         if state == NodeState::Failed {
             self.round = None;
             self.candidacy = None;
-            self.hand_over = None;
+            self.finish_hand_over(None, effects);
             self.answers.clear();
         }
     }
@@ -280,6 +281,11 @@ impl Election {
             (None, None, Some(Round { stage: Stage::Nominated(_), .. })) => Phase::Nominated,
             (None, None, None) => Phase::Idle,
         }
+    }
+
+    /// The round whose nomination this node has taken.
+    pub fn stands_in(&self) -> Option<RoundId> {
+        self.candidacy.as_ref().map(|candidacy| candidacy.round)
     }
 
     /// The nomination of this node's own round, if it has come so far.

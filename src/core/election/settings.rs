@@ -100,8 +100,6 @@ pub enum Rule {
     BackOff,
     /// E3: a death counts when a majority found it.
     AgreeOnDeath,
-    /// E3: a nominee campaigns by the transfer path only about a death that it found itself.
-    FindDeathOneself,
     /// E3: an agreement about a leadership older than the latest term counts for nothing.
     ThisLeadership,
 }

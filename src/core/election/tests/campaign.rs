@@ -146,3 +146,26 @@ fn e3_no_second_campaign_against_a_coordinator_that_is_heard_again() {
     assert_eq!(election.step(ms(54), Input::Tick), []);
     assert_eq!(election.phase(), Phase::Idle);
 }
+
+/// E3: what was found before the coordinator was heard again carries no nomination.
+#[test]
+fn e3_a_finding_ends_when_the_coordinator_is_heard_again() {
+    let mut election = asked(GONE);
+    election.step(ms(13), suspected(1));
+    election.step(ms(14), Input::Trusted { node: node(1) });
+    assert_eq!(election.step(ms(15), received(2, agreed_death())), []);
+}
+
+/// E2: late news of the vacant leadership itself neither ends the candidacy nor makes a second campaign possible (found by the model).
+#[test]
+fn e2_late_news_of_the_vacancy_changes_nothing() {
+    let mut election = Election::new(settings(3), 0);
+    election.step(ms(0), Input::Raft(view(1, None)));
+    election.step(ms(0), own(20));
+    election.step(ms(10), received(2, query(round(2, 1), Some(leadership(1, 1)), Cause::ConnectionRefused)));
+    election.step(ms(12), probed(round(2, 1), GONE));
+    assert_eq!(election.step(ms(13), received(2, agreed_death())), [ok(), campaign(Campaign::AgreedDeath, 1)]);
+    assert_eq!(election.step(ms(14), Input::Raft(view(1, Some(1)))), [Effect::CoordinatorConfirmed(leadership(1, 1))]);
+    assert_eq!(election.phase(), Phase::Campaigning);
+    assert_eq!(election.step(ms(15), suspected(1)), [Effect::CoordinatorLost]);
+}

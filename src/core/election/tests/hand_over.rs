@@ -92,3 +92,32 @@ fn e1_a_coordinator_that_cannot_lead_is_believed() {
         [send(1, response(id, standing(3, 0, Finding::Unknown), Some(leadership(1, 1))))]
     );
 }
+
+/// E1: the nominee goes on asking, though the coordinator that gave up its lead is still heard.
+#[test]
+fn e1_the_nominee_of_a_stuck_coordinator_asks_again() {
+    let mut election = follower(3, 0);
+    let id = round(1, 5);
+    election.step(ms(10), received(1, query(id, Some(leadership(1, 1)), Cause::HandOver)));
+    let stuck = Standing { finding: Finding::RaftSilent, ..standing(1, 50, Finding::RaftSilent) };
+    let message = ElectionMessage::Election {
+        round: id,
+        vacancy: Some(leadership(1, 1)),
+        cause: Cause::HandOver,
+        standings: vec![standing(3, 0, Finding::Unknown), stuck],
+        campaign: Campaign::PreVote,
+    };
+    assert_eq!(
+        election.step(ms(11), received(1, message)),
+        [send(1, ElectionMessage::Ok { round: id }), campaign(Campaign::PreVote, 1)]
+    );
+    assert_eq!(election.step(ms(51), Input::Tick), [campaign(Campaign::PreVote, 1)]);
+}
+
+/// E5, E7: a winner that fails before it could hand over still records its election.
+#[test]
+fn e7_a_failing_winner_records_its_election() {
+    let mut election = winner();
+    let failed = Input::Own { load: Load::from_hundredths(50), state: NodeState::Failed };
+    assert_eq!(decided(&election.step(ms(17), failed)), Some(None));
+}
