@@ -1,7 +1,11 @@
 //! The client library against fake nodes: which promise each test keeps is its name.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on may panic")]
+
 #[path = "client/fake.rs"]
 mod fake;
+#[path = "client/program.rs"]
+mod program;
 
 use std::time::Duration;
 
@@ -310,8 +314,11 @@ async fn a_node_that_comes_back_is_used_again() {
 async fn announcements_are_gathered_and_every_request_reaches_every_node() {
     const REQUESTS: usize = 400;
     let nodes: [FakeNode; 3] = nodes();
-    for node in &nodes {
-        node.set(|script| script.announcing = Announcing::AnswerAfter(Duration::from_millis(5)));
+    for (node, load) in nodes.iter().zip([0.0, 0.5, 0.5]) {
+        node.set(|script| {
+            script.announcing = Announcing::AnswerAfter(Duration::from_millis(5));
+            script.load = load;
+        });
     }
     let cluster = cluster(&nodes);
     let answers = join_all((0..REQUESTS as u128).map(|number| cluster.run(job(number)))).await;
@@ -329,7 +336,7 @@ async fn announcements_are_gathered_and_every_request_reaches_every_node() {
     assert!(posts <= REQUESTS * 3 / 20, "{posts} announcements for {REQUESTS} requests to 3 nodes");
     println!("{posts} announcements for {REQUESTS} requests to 3 nodes");
 
-    // No herding: all nodes said that they are idle, and nobody coordinates.
+    // No herding: by the answered loads alone, node 1 would get everything, since nobody coordinates.
     let shares: Vec<usize> = nodes.iter().map(|node| node.seen().uploads.len()).collect();
     assert_eq!(shares.iter().sum::<usize>(), REQUESTS);
     assert!(shares.iter().all(|&share| share >= REQUESTS / 4), "{shares:?}");

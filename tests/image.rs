@@ -126,10 +126,20 @@ fn the_bits_are_where_the_documentation_says() {
 fn every_colour_type_and_depth_comes_back_with_its_label_and_pixels() {
     use png::{BitDepth::*, ColorType::*};
     let all = [
-        (Grayscale, One, "grey"), (Grayscale, Two, "grey"), (Grayscale, Four, "grey"), (Grayscale, Eight, "grey"),
-        (Grayscale, Sixteen, "grey"), (Rgb, Eight, "rgb"), (Rgb, Sixteen, "rgb"), (Indexed, One, "rgb"),
-        (Indexed, Four, "rgb"), (Indexed, Eight, "rgb"), (GrayscaleAlpha, Eight, "grey+alpha"),
-        (GrayscaleAlpha, Sixteen, "grey+alpha"), (Rgba, Eight, "rgb+alpha"), (Rgba, Sixteen, "rgb+alpha"),
+        (Grayscale, One, "grey"),
+        (Grayscale, Two, "grey"),
+        (Grayscale, Four, "grey"),
+        (Grayscale, Eight, "grey"),
+        (Grayscale, Sixteen, "grey"),
+        (Rgb, Eight, "rgb"),
+        (Rgb, Sixteen, "rgb"),
+        (Indexed, One, "rgb"),
+        (Indexed, Four, "rgb"),
+        (Indexed, Eight, "rgb"),
+        (GrayscaleAlpha, Eight, "grey+alpha"),
+        (GrayscaleAlpha, Sixteen, "grey+alpha"),
+        (Rgba, Eight, "rgb+alpha"),
+        (Rgba, Sixteen, "rgb+alpha"),
     ];
     for (colour, depth, expected) in all {
         // Random alpha is opaque in one pixel of 256, so pictures with alpha are larger.
@@ -177,14 +187,21 @@ fn an_interlaced_picture_is_decoded_in_order() {
     // Written by hand, since no encoder at hand interlaces: 8 × 8 grey is seven passes of unfiltered rows.
     let samples = noise(64 * 64, 4);
     let mut raw = Vec::new();
-    for (x0, y0, dx, dy) in [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)] {
+    for (x0, y0, dx, dy) in
+        [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    {
         for y in (y0..64).step_by(dy) {
             raw.push(0);
             raw.extend((x0..64).step_by(dx).map(|x| samples[y * 64 + x]));
         }
     }
     let length = (raw.len() as u16).to_le_bytes();
-    let stream = [&[0x78, 1, 1, length[0], length[1], !length[0], !length[1]][..], &raw, &simd_adler32::adler32(&&raw[..]).to_be_bytes()].concat();
+    let stream = [
+        &[0x78, 1, 1, length[0], length[1], !length[0], !length[1]][..],
+        &raw,
+        &simd_adler32::adler32(&&raw[..]).to_be_bytes(),
+    ]
+    .concat();
     let base = png_of(64, 64, png::ColorType::Grayscale, png::BitDepth::Eight, 1);
     let mut file = [&base[..8], b"\0\0\0\rIHDR", &base[16..28], &[1]].concat();
     file.extend_from_slice(&crc32fast::hash(&file[12..29]).to_be_bytes());
@@ -219,7 +236,9 @@ fn a_rotated_jpeg_is_turned_and_loses_its_exif_data() {
     assert_eq!((after.width(), after.height()), (40, 60));
     assert!(after.as_bytes().iter().zip(expected.as_bytes()).all(|(new, old)| new ^ old < 2));
     assert!(!output.windows(4).any(|window| window == b"eXIf" || window == b"Exif"));
-    assert!(capacity(&file, &Limits::default()).unwrap().changes.contains(&"the picture is turned as its exif data says"));
+    assert!(
+        capacity(&file, &Limits::default()).unwrap().changes.contains(&"the picture is turned as its exif data says")
+    );
     // The same in a PNG.
     let png = with_chunk(&rgb_png(60, 40, 6), b"eXIf", &exif(8));
     assert_eq!(decoded(&labelled(&png).unwrap()).width(), 40);
@@ -269,7 +288,8 @@ fn the_widest_picture_takes_a_label_in_both_forms() {
     // 16,384 × 4 bytes and a filter byte are one byte more than a stored block holds.
     let mut samples = noise(16_384 * 4 * 3, 9);
     samples.iter_mut().skip(3).step_by(4).for_each(|alpha| *alpha = 255);
-    let file = encoded(&DynamicImage::from(image::RgbaImage::from_raw(16_384, 3, samples.clone()).unwrap()), ImageFormat::Png);
+    let file =
+        encoded(&DynamicImage::from(image::RgbaImage::from_raw(16_384, 3, samples.clone()).unwrap()), ImageFormat::Png);
     for form in FORMS {
         let output = label(&file, &bob(5), &Limits::default(), form, &mut Scratch::default()).unwrap();
         assert_eq!(read_label(&output, &Limits::default()), Ok(bob(5)));
@@ -388,7 +408,9 @@ fn a_file_written_anew_without_loss_still_opens() {
         for filter in [FilterType::NoFilter, FilterType::Sub, FilterType::Up, FilterType::Paeth, FilterType::Adaptive] {
             let mut file = Vec::new();
             let encoder = PngEncoder::new_with_quality(&mut file, CompressionType::Default, filter);
-            encoder.write_image(picture.as_bytes(), picture.width(), picture.height(), ExtendedColorType::Rgb8).unwrap();
+            encoder
+                .write_image(picture.as_bytes(), picture.width(), picture.height(), ExtendedColorType::Rgb8)
+                .unwrap();
             assert!(unsealed(&file).unwrap().original == original, "{filter:?}");
             assert_eq!(inspect(&file, &Limits::default()).unwrap().form, None);
         }
@@ -399,7 +421,10 @@ fn a_file_written_anew_without_loss_still_opens() {
         let webp = encoded(&picture, ImageFormat::WebP);
         assert!(unsealed(&webp).unwrap().original == original, "lossless webp");
         assert_eq!(unsealed(&encoded(&picture, ImageFormat::Jpeg)), Err(ImageError::NotSealed));
-        assert_eq!(unsealed(&encoded(&picture.resize_exact(256, 200, image::imageops::Nearest), ImageFormat::Png)), Err(ImageError::NotSealed));
+        assert_eq!(
+            unsealed(&encoded(&picture.resize_exact(256, 200, image::imageops::Nearest), ImageFormat::Png)),
+            Err(ImageError::NotSealed)
+        );
     }
 }
 
@@ -411,7 +436,11 @@ fn with_data_byte(picture: &image::RgbImage, banner_rows: u32, index: usize, mas
     samples[start] ^= mask >> 4;
     samples[start + 1] ^= mask & 15;
     let mut file = Vec::new();
-    let encoder = image::codecs::png::PngEncoder::new_with_quality(&mut file, image::codecs::png::CompressionType::Fast, image::codecs::png::FilterType::NoFilter);
+    let encoder = image::codecs::png::PngEncoder::new_with_quality(
+        &mut file,
+        image::codecs::png::CompressionType::Fast,
+        image::codecs::png::FilterType::NoFilter,
+    );
     encoder.write_image(picture.as_raw(), picture.width(), picture.height(), ExtendedColorType::Rgb8).unwrap();
     file
 }
@@ -489,7 +518,18 @@ fn terms_come_back_from_the_wrap_and_a_stranger_sees_none_of_them() {
     let seen = serde_json::to_value(inspect(&file, &limits).unwrap()).unwrap();
     let mut names: Vec<_> = seen.as_object().unwrap().keys().cloned().collect();
     names.sort();
-    let public = ["banner_rows", "cluster_id", "form", "header_bytes", "height", "image_nonce", "key_id", "payload_bytes", "version", "width"];
+    let public = [
+        "banner_rows",
+        "cluster_id",
+        "form",
+        "header_bytes",
+        "height",
+        "image_nonce",
+        "key_id",
+        "payload_bytes",
+        "version",
+        "width",
+    ];
     assert_eq!(names, public);
     assert_eq!(seen["form"], "compact");
     assert_eq!(seen["payload_bytes"], original.len());
@@ -511,17 +551,27 @@ fn the_second_half_of_sealing_needs_no_cluster_key() {
         media_type: "image/png".into(),
         name: "a.png".into(),
     };
-    let header = Header::create(&wrap, &key(), keys.cluster_id, keys.image_nonce, original.len() as u64, &limits).unwrap();
+    let header =
+        Header::create(&wrap, &key(), keys.cluster_id, keys.image_nonce, original.len() as u64, &limits).unwrap();
     let received = Header::read(header.as_bytes(), &limits).unwrap();
-    let file = seal_under(&original, &received, &wrap.data_key, &SealOptions::default(), &limits, &mut Scratch::default());
+    let file =
+        seal_under(&original, &received, &wrap.data_key, &SealOptions::default(), &limits, &mut Scratch::default());
     assert!(unsealed(&file.unwrap()).unwrap().original == original);
-    let shorter = seal_under(&original[1..], &received, &wrap.data_key, &SealOptions::default(), &limits, &mut Scratch::default());
+    let shorter = seal_under(
+        &original[1..],
+        &received,
+        &wrap.data_key,
+        &SealOptions::default(),
+        &limits,
+        &mut Scratch::default(),
+    );
     assert_eq!(shorter, Err(ImageError::Tampered { part: "header" }));
 }
 
 #[test]
 fn a_cover_of_the_users_own_is_what_everybody_sees() {
-    let red = encoded(&DynamicImage::from(image::RgbImage::from_pixel(90, 60, image::Rgb([250, 10, 20]))), ImageFormat::Png);
+    let red =
+        encoded(&DynamicImage::from(image::RgbImage::from_pixel(90, 60, image::Rgb([250, 10, 20]))), ImageFormat::Png);
     let limits = Limits::default();
     let cover = Cover::from_file(&red, &limits).unwrap();
     let original = [rgb_png(3, 3, 1), noise(400_000, 4)].concat();

@@ -40,7 +40,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("indicatif::", &["client", "demo"]),
     ("hdrhistogram::", &["demo"]),
     ("sysinfo::", &["node", "demo"]),
-    ("toml::", &["config", "demo"]),
+    ("toml::", &["config", "demo", "node/data_dir.rs"]),
     ("png::", &["image"]),
     ("Instant::now", &["time.rs"]),
     ("SystemTime::now", &["time.rs"]),

@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use futures::StreamExt;
 use futures::future::join_all;
+use futures::stream::FuturesUnordered;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -68,6 +70,21 @@ impl Cluster {
             NodeReport { address: view.url.clone(), node: view.id(), result: result.map_err(|error| error.to_string()) }
         };
         join_all(self.shared.views.iter().map(|view| ask(view))).await
+    }
+
+    /// Returns as soon as one node has answered anything.
+    ///
+    /// # Errors
+    /// [`ClientError::NobodyAnswers`] if none does.
+    pub async fn anyone_answers(&self) -> Result<(), ClientError> {
+        let mut asking: FuturesUnordered<_> =
+            self.shared.views.iter().map(|view| self.get::<NodeStatus>(&view.url, route::STATUS)).collect();
+        while let Some(result) = asking.next().await {
+            if matches!(result, Ok(_) | Err(AttemptError::Refused(_))) {
+                return Ok(());
+            }
+        }
+        Err(self.nobody_answers())
     }
 
     /// Makes a node fail for `duration`, and says which.

@@ -1,6 +1,6 @@
 //! Images in, finished PNGs out.
 
-use actix_web::http::header::CONTENT_LENGTH;
+use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
@@ -103,10 +103,12 @@ fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<Req
 }
 
 fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result<u64, Refusal> {
+    // A body of unknown length would need memory that cannot be reserved before it is read.
+    if request.headers().contains_key(TRANSFER_ENCODING) {
+        return Err(Refusal::new(ProblemCode::BadRequest, "send the image with its Content-Length, not in chunks"));
+    }
     let length = request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let Some(length) = length else {
-        return Err(Refusal::new(ProblemCode::BadRequest, "send the image as the body, with its Content-Length"));
-    };
+    let length = length.unwrap_or(0);
     let limit = service.limits().original_bytes;
     if length > limit {
         let mut refusal = Refusal::new(

@@ -115,14 +115,8 @@ fn decode_png(file: &[u8], probe: &Probe, scratch: &mut Scratch) -> Result<Decod
             _ => {}
         }
     }
-    let decoded = Decoded {
-        width: probe.width,
-        height: probe.height,
-        channels,
-        samples,
-        colour_chunks,
-        rotated: false,
-    };
+    let decoded =
+        Decoded { width: probe.width, height: probe.height, channels, samples, colour_chunks, rotated: false };
     Ok(turn(decoded, orientation))
 }
 

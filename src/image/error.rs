@@ -43,9 +43,7 @@ pub enum ImageError {
         limit: u64,
     },
     /// More pixels than a limit allows, as the file's header claims.
-    #[error(
-        "the picture has {width} x {height} pixels, the limit is {pixels} pixels and {side} a side: scale it down"
-    )]
+    #[error("the picture has {width} x {height} pixels, the limit is {pixels} pixels and {side} a side: scale it down")]
     TooManyPixels {
         /// Width in pixels.
         width: u32,
@@ -57,7 +55,9 @@ pub enum ImageError {
         side: u32,
     },
     /// The label does not fit into the picture's samples.
-    #[error("the picture is too small for the label: need {need_bytes} bytes, have {have_bytes}; use a larger picture or name fewer users")]
+    #[error(
+        "the picture is too small for the label: need {need_bytes} bytes, have {have_bytes}; use a larger picture or name fewer users"
+    )]
     CarrierTooSmall {
         /// Bytes of the label's JSON.
         need_bytes: u64,

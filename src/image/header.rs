@@ -120,8 +120,7 @@ impl Header {
             return Err(ImageError::TooLarge { what: "header", have, limit });
         }
         let key_id = cluster_key.id();
-        let public =
-            PublicPart { version: VERSION, cluster_id, key_id, image_nonce, payload_bytes, header_bytes };
+        let public = PublicPart { version: VERSION, cluster_id, key_id, image_nonce, payload_bytes, header_bytes };
         let mut bytes = public.to_bytes().to_vec();
         let (key, nonce) = wrap_key(cluster_key, &image_nonce);
         key.seal_in_place_append_tag(nonce, Aad::from(&bytes), &mut contents)

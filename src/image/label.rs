@@ -192,8 +192,7 @@ impl<'a> Samples<'a> {
     fn new(png: &'a [u8], probe: &Probe, limits: &Limits) -> Result<Self, ImageError> {
         let reader = png_decoder(png).read_info().map_err(|error| decode::damaged(Format::Png, &error))?;
         let channels = reader.output_color_type().0.samples();
-        let mut samples =
-            Samples { reader, gathered: Vec::new(), used: 0, interlaced: probe.interlaced, channels };
+        let mut samples = Samples { reader, gathered: Vec::new(), used: 0, interlaced: probe.interlaced, channels };
         if samples.interlaced {
             // Rows do not come in order: decode them all.
             let decoded = decode(png, probe, limits, &mut Scratch::new(0))?;

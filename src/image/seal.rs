@@ -2,8 +2,8 @@
 
 use aws_lc_rs::aead::Aad;
 
-use crate::image::carrier::write::{bound, write};
 use crate::image::carrier::plan;
+use crate::image::carrier::write::{bound, write};
 use crate::image::cover::Cover;
 use crate::image::error::ImageError;
 use crate::image::header::{DataKey, Header, LONGEST_NAME, TAG_BYTES, Terms, Wrap};
@@ -71,8 +71,7 @@ pub fn seal(
         name,
     };
     let payload_bytes = original.len() as u64;
-    let header =
-        Header::create(&wrap, &keys.cluster_key, keys.cluster_id, keys.image_nonce, payload_bytes, limits)?;
+    let header = Header::create(&wrap, &keys.cluster_key, keys.cluster_id, keys.image_nonce, payload_bytes, limits)?;
     seal_under(original, &header, &keys.data_key, options, limits, scratch)
 }
 

@@ -8,7 +8,7 @@ use tokio::sync::{Notify, Semaphore};
 
 use super::worker::{Order, Worker};
 use crate::core::jobs::{Admission, Busy, Counters, Jobs, Phase, Settings};
-use crate::http::{Done, JobOrder, Reservation};
+use crate::http::{Done, JobOrder, Reservation, Work};
 use crate::id::{Load, RequestId};
 use crate::image::Limits;
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -70,14 +70,12 @@ impl Desk {
 
     async fn perform(self, ticket: Ticket, order: JobOrder, image: Bytes) -> Result<Done, Problem> {
         let decoded = match order.work {
-            crate::http::Work::Seal { .. } => 0,
-            crate::http::Work::Label { .. } => {
-                crate::image::decoded_bytes(&image, &self.limits).map_err(|error| error.problem())?
-            }
+            Work::Seal { .. } => crate::image::sealing_bytes(image.len() as u64),
+            Work::Label { .. } => crate::image::decoded_bytes(&image, &self.limits).map_err(|error| error.problem())?,
         };
         if decoded > self.decode_bytes {
             let detail = format!(
-                "decoding this picture takes {decoded} bytes of memory, this node has {} for all (limits.decode_memory_mib)",
+                "this picture takes {decoded} bytes of memory, this node has {} for all (limits.decode_memory_mib)",
                 self.decode_bytes
             );
             return Err(Problem::new(ProblemCode::TooLarge, detail));

@@ -189,7 +189,7 @@ fn desk(config: &ClusterConfig, workers: u32, tools: &Arc<Tools>) -> Desk {
         smoothing: Duration::from_millis(500),
     };
     let decode_bytes = config.limits.decode_memory_mib * MIB;
-    Desk::new(settings, decode_bytes, tools.limits, worker::start(workers, tools))
+    Desk::new(settings, decode_bytes, tools.limits.clone(), worker::start(workers, tools))
 }
 
 fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings {

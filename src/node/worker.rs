@@ -11,7 +11,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::desk::Ticket;
 use crate::http::{Done, Work};
-use crate::image::{self, ClusterId, ClusterKey, Cover, ImageError, Limits, Scratch, SealKeys};
+use crate::image::{
+    self, ClusterId, ClusterKey, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions, Terms,
+};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::time;
 
@@ -94,7 +96,7 @@ impl Worker {
         let image_error = |error: ImageError| error.problem();
         match work {
             Work::Label { label, form } => {
-                image::label(file, label, *form, &tools.limits, &mut self.scratch).map_err(image_error)
+                image::label(file, label, &tools.limits, *form, &mut self.scratch).map_err(image_error)
             }
             Work::Seal { form, name } => {
                 let Some(cluster_id) = tools.cluster_id.get() else {
@@ -102,13 +104,14 @@ impl Worker {
                     return Err(Problem::new(ProblemCode::NoClusterId, detail));
                 };
                 let keys = SealKeys {
-                    cluster_key: &tools.cluster_key,
+                    cluster_key: tools.cluster_key.clone(),
                     cluster_id: *cluster_id,
-                    image_nonce: random_bytes()?,
-                    data_key: random_bytes()?,
+                    image_nonce: ImageNonce(random_bytes()?),
+                    data_key: DataKey(random_bytes()?),
                 };
-                image::seal(file, name, &keys, &tools.cover, *form, &tools.limits, &mut self.scratch)
-                    .map_err(image_error)
+                // Unowned until users exist: nobody's key opens it but the cluster's.
+                let options = SealOptions { cover: tools.cover.clone(), form: *form, terms: Terms::default() };
+                image::seal(file, name, &keys, &options, &tools.limits, &mut self.scratch).map_err(image_error)
             }
         }
     }

@@ -165,6 +165,8 @@ pub fn heartbeat(member: MemberId, sequence: u64) -> Heartbeat {
         sequence,
         state: NodeState::Active,
         load: Load::from_hundredths(50),
+        pressure: Load::default(),
+        workers: 1,
         jobs_accepted: 0,
         last_log: LogPosition::default(),
         coordinator: None,

@@ -1,1 +1,80 @@
-//! The `client` program.
+//! The `client` program: one file per command; here what they share from the arguments to the exit code.
+
+mod args;
+mod capacity;
+mod decrypt;
+mod encrypt;
+mod exit;
+mod fail;
+mod files;
+mod inspect;
+mod label;
+mod local;
+mod output;
+mod picture;
+mod read_label;
+mod request;
+mod send;
+mod status;
+mod target;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use args::{Cli, Command};
+use exit::{CommandError, Exit};
+
+/// Runs the program with the arguments of the process, program name first, and returns its exit code:
+/// 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable, 5 denied, 6 damaged, 130 and 143 interrupted.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match args::parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version go to stdout with 0, wrong usage to stderr with 2; a closed pipe is nobody's loss.
+            let _ = error.print();
+            return ExitCode::from(error.exit_code() as u8);
+        }
+    };
+    let result = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+        Ok(runtime) => runtime.block_on(until_interrupted(cli)),
+        Err(error) => Err(CommandError::new(Exit::Failed, format!("cannot start: {error}"))),
+    };
+    match result {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            if let Some(text) = &error.text {
+                eprintln!("client: {text}");
+            }
+            error.exit.into()
+        }
+    }
+}
+
+async fn until_interrupted(cli: Cli) -> Result<(), CommandError> {
+    let cannot_watch = |error| CommandError::new(Exit::Failed, format!("cannot watch for signals: {error}"));
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_watch)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot_watch)?;
+    let ends_by_interrupt = matches!(&cli.command, Command::Status(status) if status.watch);
+    tokio::select! {
+        result = run(cli) => result,
+        _ = interrupt.recv() => if ends_by_interrupt { Ok(()) } else { Err(CommandError::quiet(Exit::Interrupted)) },
+        _ = terminate.recv() => Err(CommandError::quiet(Exit::Terminated)),
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), CommandError> {
+    let target = &cli.target;
+    match cli.command {
+        Command::Send(arguments) => send::run(arguments, target).await,
+        Command::Encrypt(arguments) => encrypt::run(arguments, target).await,
+        Command::Label(arguments) => label::run(arguments, target).await,
+        Command::Decrypt(arguments) => decrypt::run(&arguments),
+        Command::Inspect(arguments) => inspect::run(&arguments),
+        Command::ReadLabel(arguments) => read_label::run(&arguments),
+        Command::Capacity(arguments) => capacity::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments, target).await,
+        Command::Fail(arguments) => fail::run(&arguments, target).await,
+    }
+}

@@ -78,7 +78,11 @@ impl Layout {
 
 /// Chooses the size of the picture for so many bytes: as narrow as leaves the banner a good third of the height, so that the
 /// picture reads as a thumbnail.
-pub(crate) fn plan<'a>(data_bytes: usize, cover: &'a Cover, limits: &Limits) -> Result<(Layout, &'a Banner), ImageError> {
+pub(crate) fn plan<'a>(
+    data_bytes: usize,
+    cover: &'a Cover,
+    limits: &Limits,
+) -> Result<(Layout, &'a Banner), ImageError> {
     let pixels = (data_bytes as u64 * 2).div_ceil(3);
     let number = WIDTHS.iter().position(|&width| u64::from(width).pow(2) >= pixels).unwrap_or(WIDTHS.len() - 1);
     let width = WIDTHS[number];

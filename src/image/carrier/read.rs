@@ -82,7 +82,8 @@ impl<'a> Container<'a> {
     /// Decodes a file that other software wrote anew without loss, and looks for the locator in its samples.
     pub fn decoded(file: &'a [u8], limits: &Limits) -> Result<Self, ImageError> {
         let probe = probe(file, limits)?;
-        if probe.format == Format::Jpeg || probe.animated || probe.width < WIDTHS[0] || !probe.width.is_multiple_of(16) {
+        if probe.format == Format::Jpeg || probe.animated || probe.width < WIDTHS[0] || !probe.width.is_multiple_of(16)
+        {
             return Err(ImageError::NotSealed);
         }
         let decoded = decode(file, &probe, limits, &mut Scratch::new(0))?;
@@ -152,7 +153,10 @@ impl<'a> Container<'a> {
     fn read_segments(&self, segments: &[(usize, usize)], data: &mut [u8]) -> Option<()> {
         let size = self.layout.segment_bytes();
         if self.form == Some(SealForm::Stored) {
-            return segments.iter().zip(data.chunks_mut(size)).try_for_each(|(segment, data)| self.stored(*segment, data));
+            return segments
+                .iter()
+                .zip(data.chunks_mut(size))
+                .try_for_each(|(segment, data)| self.stored(*segment, data));
         }
         let tables = tables();
         let (segment_groups, segments_left) = segments.as_chunks::<LANES>();
@@ -175,7 +179,10 @@ impl<'a> Container<'a> {
         if let Some(data) = groups.next() {
             left = data;
         }
-        segments_left.iter().zip(left.chunks_mut(size)).try_for_each(|(segment, data)| self.compact(tables, [*segment], [data]))
+        segments_left
+            .iter()
+            .zip(left.chunks_mut(size))
+            .try_for_each(|(segment, data)| self.compact(tables, [*segment], [data]))
     }
 
     fn stored(&self, (start, end): (usize, usize), data: &mut [u8]) -> Option<()> {

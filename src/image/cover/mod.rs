@@ -62,7 +62,8 @@ impl Cover {
         let rgb = decoded.samples.chunks_exact(channels).flat_map(|pixel| {
             let alpha = if channels.is_multiple_of(2) { u32::from(pixel[channels - 1]) } else { 255 };
             let colour = if channels < 3 { [pixel[0]; 3] } else { [pixel[0], pixel[1], pixel[2]] };
-            let over = |index: usize| (u32::from(colour[index]) * alpha + u32::from(GROUND[index]) * (255 - alpha)) / 255;
+            let over =
+                |index: usize| (u32::from(colour[index]) * alpha + u32::from(GROUND[index]) * (255 - alpha)) / 255;
             [over(0) as u8, over(1) as u8, over(2) as u8]
         });
         let picture: RgbImage = ImageBuffer::from_raw(decoded.width, decoded.height, rgb.collect())

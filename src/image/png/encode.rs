@@ -314,7 +314,9 @@ mod tests {
     fn every_run_length_has_the_symbol_that_the_standard_gives_it() {
         // The last row of RFC 1951's table, and points around each change of group.
         let expected = [(3, 257, 0), (10, 264, 0), (11, 265, 1), (12, 265, 1), (13, 266, 1), (18, 268, 1)];
-        for (length, symbol, bits) in expected.into_iter().chain([(19, 269, 2), (34, 272, 2), (257, 284, 5), (258, 285, 0)]) {
+        for (length, symbol, bits) in
+            expected.into_iter().chain([(19, 269, 2), (34, 272, 2), (257, 284, 5), (258, 285, 0)])
+        {
             let (has, extra_bits, _) = run_symbol(length);
             assert_eq!((has, extra_bits), (symbol, bits), "length {length}");
         }

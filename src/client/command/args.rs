@@ -1,0 +1,200 @@
+//! The command line of `client`.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use super::target::TargetArguments;
+use super::{capacity, decrypt, encrypt, fail, inspect, label, read_label, send, status};
+
+const EXAMPLES: &str = "\
+Examples:
+  client 1 5                                      client 1 sends 5 requests with made pictures
+  client encrypt --input cat.jpg                  locks cat.jpg into encrypted_lsb_image.png
+  client decrypt encrypted_lsb_image.png --cluster-key data/cluster/cluster.key
+  client label cat.jpg --to alice,bob --quota 5   writes names and quota into the picture
+  client status --watch                           all nodes, once a second
+  client fail coordinator --for 5s                makes the coordinator fail for 5 seconds
+
+`client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable, 5 denied, 6 damaged,
+130 interrupted. Data goes to stdout, talk to stderr. NO_COLOR and RUST_LOG are respected.";
+
+/// Locks and labels images on an Image Cloud.
+#[derive(Debug, Parser)]
+#[command(name = "client", version, before_help = EXAMPLES, after_help = EXIT_CODES)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+    #[command(flatten)]
+    pub target: TargetArguments,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Send requests with generated pictures (`client 1 5`)
+    Send(send::Arguments),
+    /// Lock a picture: hide it, encrypted, in an Access Denied picture
+    Encrypt(encrypt::Arguments),
+    /// Write names and a quota into a picture's lowest bits; a mark, not a secret
+    Label(label::Arguments),
+    /// Open a locked picture here, with the cluster's key
+    Decrypt(decrypt::Arguments),
+    /// Show what a locked picture tells to everyone
+    Inspect(inspect::Arguments),
+    /// Print the label of a labelled picture as JSON
+    ReadLabel(read_label::Arguments),
+    /// Show how long a label a picture can carry
+    Capacity(capacity::Arguments),
+    /// Show all nodes
+    Status(status::Arguments),
+    /// Make a node fail for a while: it ignores all communication
+    Fail(fail::Arguments),
+}
+
+/// Parses the arguments, program name first; `client 1 5` as `client send 1 5`.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(position) = number_in_place_of_a_command(&arguments) {
+        arguments.insert(position, "send".into());
+    }
+    Cli::try_parse_from(arguments)
+}
+
+/// Where the first argument that is neither a flag nor a flag's value stands, if it is a number.
+fn number_in_place_of_a_command(arguments: &[OsString]) -> Option<usize> {
+    let command = Cli::command();
+    let takes_value = |argument: &str| {
+        argument.strip_prefix("--").is_some_and(|name| {
+            let mut flags = command.get_arguments().filter(|flag| flag.get_action().takes_values());
+            flags.any(|flag| flag.get_long() == Some(name))
+        })
+    };
+    let mut position = 1;
+    loop {
+        let argument = arguments.get(position)?.to_str()?;
+        if takes_value(argument) {
+            position += 2;
+        } else if argument.starts_with('-') {
+            position += 1;
+        } else {
+            let is_number = !argument.is_empty() && argument.bytes().all(|byte| byte.is_ascii_digit());
+            return is_number.then_some(position);
+        }
+    }
+}
+
+/// Parses `5s`, `500ms`, `2m`, `1.5s`, `1h`.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("\"{text}\" is not a duration: use a number with ms, s, m or h, as in 5s or 500ms");
+    let unit_at = text.find(|character: char| !character.is_ascii_digit() && character != '.').ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(unit_at);
+    let milliseconds = match unit {
+        "ms" => 1.0,
+        "s" => 1e3,
+        "m" => 60e3,
+        "h" => 3600e3,
+        _ => return Err(wrong()),
+    };
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    Duration::try_from_secs_f64(number * milliseconds / 1e3).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn command(line: &str) -> Result<Command, clap::Error> {
+        parse(line.split_whitespace().map(OsString::from)).map(|cli| cli.command)
+    }
+
+    #[test]
+    fn a_number_in_place_of_a_command_sends() {
+        for line in [
+            "client 1 5",
+            "client send 1 5",
+            "client --nodes 127.0.0.1:1,127.0.0.1:2 1 5",
+            "client --nodes=127.0.0.1:1 1 5",
+            "client 1 5 --nodes 127.0.0.1:1",
+            "client --config x.toml 1 5 --form compact",
+        ] {
+            let Ok(Command::Send(arguments)) = command(line) else { panic!("{line}") };
+            assert_eq!((arguments.client, arguments.requests), (1, 5), "{line}");
+        }
+    }
+
+    #[test]
+    fn every_documented_form_parses() {
+        for line in [
+            "client encrypt --input cat.jpg",
+            "client encrypt --input cat.jpg -o out.png --form stored --force",
+            "client label cat.jpg --to alice,bob --quota 5 -o out.png",
+            "client decrypt x.png --cluster-key data/cluster/cluster.key -o cat.jpg",
+            "client inspect x.png -o json",
+            "client read-label x.png",
+            "client capacity x.png",
+            "client status -o table --watch",
+            "client status -o json --nodes 127.0.0.1:8001",
+            "client fail 2 --for 5s",
+            "client fail coordinator --for 500ms",
+        ] {
+            assert!(command(line).is_ok(), "{line}: {}", command(line).unwrap_err());
+        }
+    }
+
+    #[test]
+    fn wrong_usage_exits_with_2() {
+        for line in [
+            "client",
+            "client 1",
+            "client one 5",
+            "client 1 5 6",
+            "client 1 -5",
+            "client 1 0",
+            "client 99999999999 1",
+            "client encrypt",
+            "client encrypt cat.jpg",
+            "client encrypt --input cat.jpg --form zip",
+            "client label cat.jpg --quota 5",
+            "client label cat.jpg --to alice --quota many",
+            "client decrypt x.png",
+            "client status -o yaml",
+            "client fail 0 --for 5s",
+            "client fail leader --for 5s",
+            "client fail 1",
+            "client fail 1 --for 5",
+            "client fail 1 --for 0s",
+            "client encrpyt --input cat.jpg",
+            "client status --frobnicate",
+        ] {
+            assert_eq!(command(line).map(|command| format!("{command:?}")).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_starts_with_examples_and_is_no_error() {
+        let error = command("client --help").unwrap_err();
+        assert_eq!(error.exit_code(), 0);
+        assert!(error.to_string().starts_with("Examples:\n  client 1 5"), "{error}");
+        assert!(command("client encrpyt").unwrap_err().to_string().contains("'encrypt'"));
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("5s"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
+        for text in ["", "5", "s", "-5s", "5 s", "5d", "1.2.3s", "9999999999999999999999h", "infs"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! `client capacity`: how long a label a picture can carry.
+
+use std::path::PathBuf;
+
+use super::exit::CommandError;
+use super::output::{Format, print_values};
+use super::{files, local};
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// The picture: PNG, JPEG or WebP; `-` for stdin
+    #[arg(value_name = "FILE")]
+    pub input: PathBuf,
+    /// Form of the result
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
+    print_values(&local::capacity(&files::read(&arguments.input)?)?, arguments.output)
+}

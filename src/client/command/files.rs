@@ -1,0 +1,166 @@
+//! Files in and out: bounded reading; writing that never leaves half a file and never overwrites unasked.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+
+use super::exit::{CommandError, Exit};
+
+/// Largest file that is read, in bytes: the largest sealed file.
+const FILE_LIMIT: u64 = 160 * 1024 * 1024;
+/// Stands for stdin or stdout.
+const STREAM: &str = "-";
+
+/// Reads a file, or stdin for `-`.
+pub fn read(path: &Path) -> Result<Bytes, CommandError> {
+    let (reader, size): (Box<dyn Read>, u64) = if path == Path::new(STREAM) {
+        (Box::new(io::stdin().lock()), 0)
+    } else {
+        let cannot_read =
+            |error| CommandError::file(format!("cannot read {}", path.display()), &error, "name a picture file");
+        let file = File::open(path).map_err(cannot_read)?;
+        let metadata = file.metadata().map_err(cannot_read)?;
+        if metadata.is_dir() {
+            return Err(CommandError::new(
+                Exit::Usage,
+                format!("{} is a directory; name a picture file", path.display()),
+            ));
+        }
+        (Box::new(file), metadata.len().min(FILE_LIMIT))
+    };
+    let mut bytes = Vec::with_capacity(size as usize + 1);
+    reader
+        .take(FILE_LIMIT + 1)
+        .read_to_end(&mut bytes)
+        .map_err(|error| CommandError::file(format!("cannot read {}", path.display()), &error, "try again"))?;
+    if bytes.len() as u64 > FILE_LIMIT {
+        let limit = FILE_LIMIT >> 20;
+        return Err(CommandError::new(
+            Exit::Failed,
+            format!("{} has more than {limit} MiB; use a smaller file", path.display()),
+        ));
+    }
+    Ok(bytes.into())
+}
+
+/// Where a result goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sink {
+    Stdout,
+    /// A file that must not exist yet.
+    New(PathBuf),
+    /// A file that is replaced if it exists.
+    Replace(PathBuf),
+}
+
+/// Whether existing files are replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    Refuse,
+    Replace,
+}
+
+impl From<Force> for Existing {
+    fn from(force: Force) -> Self {
+        if force.force { Existing::Replace } else { Existing::Refuse }
+    }
+}
+
+/// The flag of all commands that write one file.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Force {
+    /// Replace the output file if it exists; without this an existing file is never overwritten
+    #[arg(long)]
+    pub force: bool,
+}
+
+impl Sink {
+    /// Checks before any work is done that the result can go there.
+    pub fn check(path: &Path, existing: Existing) -> Result<Sink, CommandError> {
+        if path == Path::new(STREAM) {
+            return Ok(Sink::Stdout);
+        }
+        match existing {
+            Existing::Replace => Ok(Sink::Replace(path.to_owned())),
+            Existing::Refuse if path.symlink_metadata().is_ok() => Err(exists(path)),
+            Existing::Refuse => Ok(Sink::New(path.to_owned())),
+        }
+    }
+
+    /// Writes the whole result, or nothing: through a temporary file beside it.
+    pub fn write(&self, bytes: &[u8]) -> Result<(), CommandError> {
+        let path = match self {
+            Sink::Stdout => return super::output::print_bytes(bytes),
+            Sink::New(path) | Sink::Replace(path) => path,
+        };
+        let cannot_write = |error: io::Error| {
+            CommandError::file(format!("cannot write {}", path.display()), &error, "choose another file with -o")
+        };
+        let temporary = temporary_beside(path).map_err(cannot_write)?;
+        let mut file = OpenOptions::new().create_new(true).write(true).open(&temporary).map_err(cannot_write)?;
+        let written = file.write_all(bytes).and_then(|()| match self {
+            // A link fails if the name is taken, also if somebody else took it since the check.
+            Sink::New(_) => fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary)),
+            _ => fs::rename(&temporary, path),
+        });
+        if let Err(error) = written {
+            let _ = fs::remove_file(&temporary);
+            let taken = error.kind() == io::ErrorKind::AlreadyExists;
+            return Err(if taken { exists(path) } else { cannot_write(error) });
+        }
+        Ok(())
+    }
+
+    /// For people.
+    pub fn name(&self) -> String {
+        match self {
+            Sink::Stdout => "stdout".into(),
+            Sink::New(path) | Sink::Replace(path) => path.display().to_string(),
+        }
+    }
+}
+
+fn exists(path: &Path) -> CommandError {
+    let text = format!("{} exists; choose another file with -o, or replace it with --force", path.display());
+    CommandError::new(Exit::Failed, text)
+}
+
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.part", std::process::id()));
+    Ok(path.with_file_name(temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_existing_file_is_replaced_only_when_asked_and_nothing_else_is_left() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.png");
+        let sink = Sink::check(&path, Existing::Refuse).unwrap();
+        sink.write(b"one").unwrap();
+        assert!(sink.write(b"two").unwrap_err().text.unwrap().contains("--force"), "taken since the check");
+        assert_eq!(Sink::check(&path, Existing::Refuse).unwrap_err().exit, Exit::Failed);
+        assert_eq!(fs::read(&path).unwrap(), b"one");
+        Sink::check(&path, Existing::Replace).unwrap().write(b"three").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"three");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_or_written_say_so_with_their_code() {
+        let directory = tempfile::tempdir().unwrap();
+        let missing = directory.path().join("no/such.png");
+        assert_eq!(read(&missing).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(read(directory.path()).unwrap_err().exit, Exit::Usage);
+        let error = Sink::check(&missing, Existing::Refuse).unwrap().write(b"x").unwrap_err();
+        assert_eq!(error.exit, Exit::NotFound);
+        assert!(error.text.unwrap().contains("no/such.png"));
+    }
+}

@@ -1,0 +1,87 @@
+//! What `encrypt` and `label` share: read a picture, send it, write the result.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::args::duration;
+use super::exit::CommandError;
+use super::files::{self, Existing, Force, Sink};
+use super::output::size;
+use super::target::TargetArguments;
+use crate::client::{Job, Work};
+use crate::protocol::job::SealForm;
+use crate::time::now;
+
+/// The flags of commands that write one image.
+#[derive(Clone, Debug, clap::Args)]
+pub struct OutputArguments {
+    /// Where the result goes; `-` for stdout
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub force: Force,
+}
+
+impl OutputArguments {
+    /// The output, checked before any work is done.
+    pub fn sink(&self, default: &Path) -> Result<Sink, CommandError> {
+        Sink::check(self.output.as_deref().unwrap_or(default), Existing::from(self.force))
+    }
+}
+
+/// The flags of commands that send requests.
+#[derive(Clone, Debug, clap::Args)]
+pub struct DeadlineArguments {
+    /// Give up after this time, all attempts of a request included
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = duration)]
+    pub deadline: Duration,
+}
+
+/// How a sealed image is written, on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormArgument {
+    /// About 1.04 times the original
+    #[default]
+    Compact,
+    /// Twice the original, several times as fast
+    Stored,
+}
+
+impl From<FormArgument> for SealForm {
+    fn from(form: FormArgument) -> SealForm {
+        match form {
+            FormArgument::Compact => SealForm::Compact,
+            FormArgument::Stored => SealForm::Stored,
+        }
+    }
+}
+
+/// Sends the picture at `input` and writes the result; `done` says what was done with it, as in "locked".
+pub async fn perform(
+    input: &Path,
+    work: Work,
+    sink: Sink,
+    deadline: &DeadlineArguments,
+    target: &TargetArguments,
+    done: &str,
+) -> Result<(), CommandError> {
+    let image = files::read(input)?;
+    let mut target = target.open(Some(deadline.deadline))?;
+    target.cluster.anyone_answers().await?;
+    let name = input.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let start = now();
+    let before = size(image.len());
+    let job = Job { id: target.fresh_id(), image, name, work };
+    let answer = target.cluster.run(job).await?;
+    let took = now().since(start);
+    sink.write(&answer.image)?;
+    eprintln!(
+        "{done} {} ({before}) on node {} in {} ms: {} ({})",
+        input.display(),
+        answer.node,
+        took.as_millis(),
+        sink.name(),
+        size(answer.image.len())
+    );
+    Ok(())
+}

@@ -1,0 +1,79 @@
+//! Rows of nodes that answer, that do not, and that nobody asked.
+
+use super::*;
+use crate::id::{Incarnation, LogPosition, Term};
+use crate::protocol::status::RaftRole;
+
+fn peer(node: u16, last_seen_ms: Option<u64>, load: f64) -> PeerStatus {
+    PeerStatus { node: NodeId(node), state: NodeState::Active, load: Load::from(load), last_seen_ms }
+}
+
+fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerStatus>) -> NodeReport {
+    let status = NodeStatus {
+        node: NodeId(node),
+        incarnation: Incarnation(1),
+        address: format!("127.0.0.1:800{node}"),
+        version: "0.1.0".into(),
+        state: NodeState::Active,
+        role: RaftRole::Follower,
+        term: Term(coordinator.0),
+        coordinator: Some(Leadership { term: Term(coordinator.0), node: NodeId(coordinator.1) }),
+        load: Load::from(0.5),
+        workers: 2,
+        queued: 3,
+        running: 2,
+        jobs_done: 17,
+        jobs_refused: 0,
+        repeats_answered: 0,
+        placements: 0,
+        commit: 40,
+        applied,
+        last_log: LogPosition::default(),
+        uptime_ms: 1,
+        cpu_ms: 1,
+        memory_bytes: 1,
+        cluster_id: None,
+        peers,
+    };
+    NodeReport { address: format!("http://127.0.0.1:800{node}"), node: Some(NodeId(node)), result: Ok(status) }
+}
+
+fn silent(node: Option<u16>) -> NodeReport {
+    NodeReport { address: "http://127.0.0.1:9".into(), node: node.map(NodeId), result: Err("no answer".into()) }
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_a_row_with_what_the_others_last_heard() {
+    let view = ClusterView::of(&[
+        silent(Some(2)),
+        answering(1, 40, (4, 1), vec![peer(2, Some(900), 0.25), peer(3, Some(5), 0.5)]),
+        answering(3, 38, (3, 2), vec![peer(2, Some(700), 0.75), peer(1, Some(4), 0.5)]),
+    ]);
+    assert_eq!(view.coordinator, Some(Leadership { term: Term(4), node: NodeId(1) }), "the highest term counts");
+    let rows: Vec<_> =
+        view.nodes.iter().map(|row| (row.node.unwrap().0, row.answers, row.last_seen_ms, row.lag)).collect();
+    assert_eq!(rows, [(1, true, None, Some(0)), (2, false, Some(700), None), (3, true, None, Some(2))]);
+    assert_eq!(view.nodes[1].load, Some(Load::from(0.75)));
+    let table = view.table();
+    for part in ["coordinator: node 1 since term 4", "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
+        assert!(table.contains(part), "{part} in\n{table}");
+    }
+    assert_eq!(table.matches("[COORDINATOR]").count(), 1);
+    assert!(!table.contains('\u{1b}'), "no colour where there is no terminal");
+}
+
+#[test]
+fn nodes_that_were_not_asked_are_rows_too() {
+    let view = ClusterView::of(&[answering(1, 40, (4, 3), vec![peer(2, None, 0.0), peer(3, Some(5), 0.5)])]);
+    let rows: Vec<_> = view.nodes.iter().map(|row| (row.node.unwrap().0, row.state)).collect();
+    assert_eq!(rows, [(1, Some(NodeState::Active)), (2, None), (3, Some(NodeState::Active))]);
+    assert!(view.table().contains("never"));
+}
+
+#[test]
+fn a_cluster_of_silence_is_a_table_as_well() {
+    let view = ClusterView::of(&[silent(None), silent(Some(1))]);
+    assert_eq!(view.nodes[0].node, Some(NodeId(1)));
+    assert!(view.table().contains("coordinator: none confirmed"));
+    assert!(serde_json::to_string(&view).unwrap().contains("\"answers\":false"));
+}

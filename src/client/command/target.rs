@@ -1,0 +1,94 @@
+//! Which cluster: `--nodes`, else CLOUD_NODES, else the configuration file, else 127.0.0.1:8001 to 8003.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use rand::rngs::{StdRng, SysRng};
+use rand::{RngExt, SeedableRng};
+
+use super::exit::{CommandError, Exit};
+use crate::client::{ClientSettings, Cluster, NodeAddress};
+use crate::config::ClusterConfig;
+use crate::id::RequestId;
+
+#[derive(Clone, Debug, clap::Args)]
+pub struct TargetArguments {
+    /// The nodes, with commas between them, as in 127.0.0.1:8001,127.0.0.1:8002
+    #[arg(
+        long,
+        global = true,
+        env = "CLOUD_NODES",
+        value_delimiter = ',',
+        value_name = "URL",
+        help_heading = "Cluster"
+    )]
+    pub nodes: Vec<String>,
+    /// Take the nodes from this file [default: config/cluster.toml where it exists, else 127.0.0.1:8001 to 8003]
+    #[arg(long, global = true, env = "CLOUD_CONFIG", value_name = "FILE", help_heading = "Cluster")]
+    pub config: Option<PathBuf>,
+}
+
+/// The cluster and a generator for request ids, seeded by the system: ids of two runs must never be the same.
+pub struct Target {
+    pub cluster: Cluster,
+    pub generator: StdRng,
+}
+
+impl Target {
+    pub fn fresh_id(&mut self) -> RequestId {
+        RequestId(self.generator.random())
+    }
+}
+
+impl TargetArguments {
+    /// Sets up the client; nothing is sent yet.
+    pub fn open(&self, request_deadline: Option<Duration>) -> Result<Target, CommandError> {
+        let mut generator = StdRng::try_from_rng(&mut SysRng)
+            .map_err(|error| CommandError::new(Exit::Failed, format!("the system gives no random numbers: {error}")))?;
+        let mut settings = ClientSettings::new(self.addresses()?, generator.random());
+        settings.request_deadline = request_deadline.unwrap_or(settings.request_deadline);
+        Ok(Target { cluster: Cluster::new(settings)?, generator })
+    }
+
+    fn addresses(&self) -> Result<Vec<NodeAddress>, CommandError> {
+        if !self.nodes.is_empty() {
+            let named = self.nodes.iter().filter(|text| !text.trim().is_empty());
+            return Ok(named.map(|text| text.parse()).collect::<Result<_, _>>()?);
+        }
+        let config = ClusterConfig::load(self.config.as_deref())?;
+        let address = |node: &crate::config::ConfiguredNode| NodeAddress {
+            node: Some(node.id),
+            url: format!("http://{}", node.http),
+        };
+        Ok(config.nodes.iter().map(address).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::NodeId;
+
+    #[test]
+    fn named_nodes_come_before_the_file() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.toml");
+        std::fs::write(&path, "[[nodes]]\nid = 7\nhttp = \"127.0.0.1:9999\"\n").unwrap();
+        let from = |nodes: &[&str]| {
+            let nodes = nodes.iter().map(|&text| text.to_owned()).collect();
+            TargetArguments { nodes, config: Some(path.clone()) }.addresses()
+        };
+        let file = from(&[]).unwrap();
+        assert_eq!((file[0].node, file[0].url.as_str()), (Some(NodeId(7)), "http://127.0.0.1:9999"));
+        let named = from(&["127.0.0.1:1", "", "http://127.0.0.1:2"]).unwrap();
+        let urls: Vec<_> = named.iter().map(|node| node.url.as_str()).collect();
+        assert_eq!(urls, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
+        assert_eq!(from(&["nonsense::"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    #[test]
+    fn a_named_file_that_is_missing_is_not_found() {
+        let missing = TargetArguments { nodes: Vec::new(), config: Some("no/such.toml".into()) };
+        assert_eq!(missing.addresses().unwrap_err().exit, Exit::NotFound);
+    }
+}

@@ -1,0 +1,347 @@
+//! The simulated cluster: real `Group`s (campaign, network, state machine), a network that delays, loses and parts, nodes that
+//! crash, and the checks of what must hold at every moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use image_cloud::id::{Incarnation, LogPosition, MemberId, NodeId, Term};
+use image_cloud::protocol::election::{Campaign, Cause, ElectionResult};
+use image_cloud::protocol::frame::Lane;
+use image_cloud::protocol::status::Leadership;
+use image_cloud::raft::group::Group;
+use image_cloud::raft::machine::Machine;
+use image_cloud::raft::types::{Entry, position};
+use image_cloud::raft::{Command, ProposeError, RaftSettings, RaftTransport, TransportError};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{AsyncRuntime, ServerState};
+use openraft_rt_sim::SimRuntime;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::disk::{Honesty, SharedDisk};
+
+pub const NODES: usize = 3;
+
+type SimGroup = Group<SimRuntime>;
+
+pub fn member(index: usize) -> MemberId {
+    MemberId { node: NodeId(index as u16 + 1), incarnation: Incarnation(index as u64 + 100) }
+}
+
+/// A violated promise, with what was seen.
+pub type Violation = String;
+
+struct Slot {
+    group: Option<SimGroup>,
+    life: u64,
+}
+
+struct Shared {
+    rng: SmallRng,
+    slots: Vec<Slot>,
+    /// Directed links that carry nothing.
+    cut: BTreeSet<(usize, usize)>,
+    loss: f64,
+    leaders: BTreeMap<u64, MemberId>,
+    violation: Option<Violation>,
+}
+
+#[derive(Clone)]
+pub struct World {
+    shared: Arc<Mutex<Shared>>,
+    disks: Vec<SharedDisk>,
+    /// The entry that was seen committed at each index: it must never be another one.
+    committed: Arc<Mutex<BTreeMap<u64, Entry>>>,
+    /// Acknowledged commands and where they stand.
+    acknowledged: Arc<Mutex<BTreeMap<u64, LogPosition>>>,
+}
+
+struct SimTransport {
+    world: World,
+    from: usize,
+    life: u64,
+}
+
+impl RaftTransport for SimTransport {
+    fn call(
+        &self,
+        to: MemberId,
+        _: Lane,
+        request: Vec<u8>,
+        limit: Duration,
+    ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
+        let (world, from, life) = (self.world.clone(), self.from, self.life);
+        let to = to.node.0 as usize - 1;
+        let exchange = async move {
+            world.travel(from, to).await;
+            let Some((group, target_life)) = world.running(to).filter(|_| world.life(from) == life) else {
+                return std::future::pending().await;
+            };
+            // The target works on, whether or not somebody still waits for the answer.
+            let answer = SimRuntime::spawn(async move { group.receive(request).await }).await;
+            world.travel(to, from).await;
+            if world.life(to) != target_life {
+                return std::future::pending().await;
+            }
+            answer.unwrap_or_default()
+        };
+        Box::pin(async move { SimRuntime::timeout(limit, exchange).await.map_err(|_| TransportError::Timeout) })
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, honesty: Honesty) -> World {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let disks = (0..NODES).map(|_| SharedDisk::new(rng.random(), honesty)).collect();
+        let slots = (0..NODES).map(|_| Slot { group: None, life: 0 }).collect();
+        let shared = Shared { rng, slots, cut: BTreeSet::new(), loss: 0.0, leaders: BTreeMap::new(), violation: None };
+        World { shared: Arc::new(Mutex::new(shared)), disks, committed: Arc::default(), acknowledged: Arc::default() }
+    }
+
+    fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
+        self.shared.lock().unwrap()
+    }
+
+    pub fn random<T>(&self, draw: impl FnOnce(&mut SmallRng) -> T) -> T {
+        draw(&mut self.shared().rng)
+    }
+
+    fn life(&self, index: usize) -> u64 {
+        self.shared().slots[index].life
+    }
+
+    pub fn running(&self, index: usize) -> Option<(SimGroup, u64)> {
+        let shared = self.shared();
+        let slot = &shared.slots[index];
+        slot.group.clone().map(|group| (group, slot.life))
+    }
+
+    /// One message's way: a delay, or for ever if it is lost.
+    async fn travel(&self, from: usize, to: usize) {
+        let (lost, micros) = {
+            let mut shared = self.shared();
+            let loss = shared.loss;
+            let lost = shared.cut.contains(&(from, to)) || shared.rng.random_bool(loss);
+            (lost, shared.rng.random_range(100..3_000))
+        };
+        if lost {
+            std::future::pending::<()>().await;
+        }
+        SimRuntime::sleep(Duration::from_micros(micros)).await;
+    }
+
+    pub async fn start(&self, index: usize) {
+        let life = self.life(index);
+        let mut settings = RaftSettings::new(member(index), PathBuf::new());
+        settings.snapshot_after = 25;
+        settings.keep_after_snapshot = 5;
+        let transport = Arc::new(SimTransport { world: self.clone(), from: index, life });
+        let disk = &self.disks[index];
+        let machine = Machine::load(Arc::new(disk.clone())).expect("a simulated snapshot");
+        let group = match SimGroup::start(&settings, transport, disk.open(), machine).await {
+            Ok(group) => group,
+            Err(error) => return self.violated(format!("node {} does not start: {error}", member(index))),
+        };
+        self.shared().slots[index].group = Some(group.clone());
+        SimRuntime::spawn(self.clone().watch_leaders(index, life, group));
+    }
+
+    /// Sees every change of the role.
+    async fn watch_leaders(self, index: usize, life: u64, group: SimGroup) {
+        let mut metrics = group.raft().server_metrics();
+        loop {
+            let now = metrics.borrow_watched().clone();
+            if self.life(index) != life {
+                return;
+            }
+            if now.state == ServerState::Leader && now.vote.is_committed() {
+                let term = now.vote.leader_id().term;
+                let first = *self.shared().leaders.entry(term).or_insert(now.id);
+                if first != now.id {
+                    self.violated(format!("two leaders in term {term}: {first} and {}", now.id));
+                }
+            }
+            if metrics.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    pub fn crash(&self, index: usize) {
+        let group = {
+            let mut shared = self.shared();
+            let slot = &mut shared.slots[index];
+            slot.life += 1;
+            slot.group.take()
+        };
+        self.disks[index].crash();
+        if let Some(group) = group {
+            SimRuntime::spawn(async move { group.shutdown().await });
+        }
+    }
+
+    /// Cuts one node off, in both directions or only outwards.
+    pub fn isolate(&self, index: usize, inwards: bool) {
+        let mut shared = self.shared();
+        for other in (0..NODES).filter(|other| *other != index) {
+            shared.cut.insert((index, other));
+            if inwards {
+                shared.cut.insert((other, index));
+            }
+        }
+    }
+
+    pub fn heal_network(&self) {
+        self.shared().cut.clear();
+    }
+
+    pub fn set_loss(&self, loss: f64) {
+        self.shared().loss = loss;
+    }
+
+    fn violated(&self, violation: Violation) {
+        self.shared().violation.get_or_insert(violation);
+    }
+
+    /// Who leads by its own word, the latest term first.
+    pub fn leader(&self) -> Option<(usize, Leadership)> {
+        (0..NODES)
+            .filter_map(|index| {
+                let (group, _) = self.running(index)?;
+                let now = group.raft().server_metrics().borrow_watched().clone();
+                let leads = now.state == ServerState::Leader && now.vote.is_committed();
+                let leadership = Leadership { term: Term(now.vote.leader_id().term), node: now.id.node };
+                leads.then_some((index, leadership))
+            })
+            .max_by_key(|(_, leadership)| leadership.term)
+    }
+
+    pub fn last_log(&self, index: usize) -> LogPosition {
+        self.running(index).map_or(LogPosition::default(), |(group, _)| {
+            position(group.raft().data_metrics().borrow_watched().last_log)
+        })
+    }
+
+    /// The leadership that a node last knew of.
+    pub fn known_leadership(&self, index: usize) -> Option<Leadership> {
+        let (group, _) = self.running(index)?;
+        let vote = group.raft().server_metrics().borrow_watched().vote;
+        let leader = vote.leader_id();
+        Some(Leadership { term: Term(leader.term), node: leader.voted_for.node })
+    }
+
+    /// Asks without waiting for the answer, as the election core does.
+    pub fn campaign(&self, index: usize, campaign: Campaign, vacancy: Option<Leadership>) {
+        if let Some((group, _)) = self.running(index) {
+            SimRuntime::spawn(async move { group.campaign(campaign, vacancy).await });
+        }
+    }
+
+    /// Proposes at a node and takes note if it is acknowledged.
+    pub fn propose(&self, index: usize, number: u64) {
+        let Some((group, _)) = self.running(index) else { return };
+        let world = self.clone();
+        SimRuntime::spawn(async move {
+            match group.propose(record(number)).await {
+                Ok(applied) => drop(world.acknowledged.lock().unwrap().insert(number, applied.position)),
+                Err(ProposeError::NotLeader { .. } | ProposeError::Unknown(_) | ProposeError::Stopped(_)) => {}
+            }
+        });
+    }
+
+    pub fn acknowledged(&self) -> BTreeMap<u64, LogPosition> {
+        self.acknowledged.lock().unwrap().clone()
+    }
+
+    /// Everything that must hold at every moment.
+    pub fn check(&self) -> Result<(), Violation> {
+        if let Some(violation) = self.shared().violation.clone() {
+            return Err(violation);
+        }
+        self.check_log_matching()?;
+        self.check_committed()
+    }
+
+    /// Raft §5.3: entries with the same index and term are the same, and so is everything before them.
+    fn check_log_matching(&self) -> Result<(), Violation> {
+        let logs: Vec<_> = self.disks.iter().map(|disk| disk.lock().seen.entries.clone()).collect();
+        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
+            let mut matching = false;
+            for (index, entry) in logs[a].iter().rev() {
+                let Some(other) = logs[b].get(index) else { continue };
+                matching |= entry.log_id == other.log_id;
+                if matching && entry != other {
+                    return Err(format!(
+                        "logs of {} and {} differ before a common entry: {entry:?}, {other:?}",
+                        a + 1,
+                        b + 1
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Raft §5.4: what is committed stays.
+    fn check_committed(&self) -> Result<(), Violation> {
+        let mut committed = self.committed.lock().unwrap();
+        for index in 0..NODES {
+            let Some((group, _)) = self.running(index) else { continue };
+            let upto = group.raft().data_metrics().borrow_watched().local_committed;
+            let mut disk = self.disks[index].lock();
+            let purged = std::mem::take(&mut disk.purged);
+            let upto = upto.filter(|upto| disk.seen.holds(*upto)).map_or(0, |upto| upto.index() + 1);
+            for entry in purged.iter().chain(disk.seen.entries.range(..upto).map(|(_, entry)| entry)) {
+                let first = committed.entry(entry.log_id.index()).or_insert_with(|| entry.clone());
+                if first != entry {
+                    return Err(format!("node {} has committed {entry:?}, before it was {first:?}", index + 1));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end, when all have applied the same: nothing that was acknowledged is missing, and all states are equal.
+    pub fn check_end(&self) -> Result<(), Violation> {
+        let committed = self.committed.lock().unwrap();
+        for (number, place) in self.acknowledged.lock().unwrap().iter() {
+            let found = committed.get(&(place.length - 1));
+            let is_it = found.is_some_and(|entry| {
+                entry.payload == openraft::EntryPayload::Normal(record(*number))
+                    && position(Some(entry.log_id)) == *place
+            });
+            if !is_it {
+                return Err(format!("{number} was acknowledged at {place}, there is {found:?}"));
+            }
+        }
+        let states: Vec<_> = (0..NODES)
+            .filter_map(|index| self.running(index))
+            .map(|(group, _)| group.machine().applied().clone())
+            .collect();
+        if states.windows(2).any(|pair| pair[0] != pair[1]) {
+            return Err(format!("states differ: {states:?}"));
+        }
+        if states.len() != NODES || states[0].state.cluster_id().is_none() {
+            return Err("a node is missing, or the cluster has no name".to_owned());
+        }
+        Ok(())
+    }
+}
+
+pub fn record(number: u64) -> Command {
+    Command::RecordElection(ElectionResult {
+        coordinator: Leadership { term: Term(0), node: NodeId(1) },
+        vacancy: None,
+        caller: None,
+        cause: Cause::NoCoordinator,
+        standings: Vec::new(),
+        campaign: None,
+        votes: Vec::new(),
+        voters: 3,
+        took_micros: number,
+        handed_over_to: None,
+    })
+}
