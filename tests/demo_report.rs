@@ -1,6 +1,8 @@
 //! The demo as people and programs use it: it runs, its report has the promised form, its exit codes are the documented ones, and
 //! whatever happens to it, no node and no directory stays behind.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
