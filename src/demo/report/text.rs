@@ -319,8 +319,8 @@ fn failure(failure: &Failure) -> String {
     let role = if failure.was_coordinator { " (the coordinator)" } else { "" };
     let mut text = format!("t={:+.2} s  node {}{role} failed", failure.from_s, failure.node);
     let _ = match failure.until_s {
-        Some(until) => writeln!(text, " for {:.2} s ({})", until - failure.from_s, failure.why),
-        None => writeln!(text, " and was still away at the end ({})", failure.why),
+        Some(until) => writeln!(text, " for {:.2} s", until - failure.from_s),
+        None => writeln!(text, " and was still away at the end"),
     };
     let _ = match failure.cluster_window_ms {
         Some(window) => writeln!(text, "  no answer at all for {} ms at most (cluster window)", figure(window)),
