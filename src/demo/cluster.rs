@@ -12,6 +12,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitCode, Stdio};
+use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -146,8 +147,12 @@ impl OwnCluster {
         let path = cluster.directory.join(CONFIG_FILE);
         fs::write(&path, text).map_err(system(path.display().to_string()))?;
         let program = std::env::current_exe().map_err(system("the path of this program"))?;
+        let echo = match plan.echo {
+            Echo::On => Some(printer().map_err(system("a thread for the logs"))?),
+            Echo::Off => None,
+        };
         for id in (1..=plan.nodes).map(NodeId) {
-            let child = cluster.spawn(&program, id, plan)?;
+            let child = cluster.spawn(&program, id, plan, echo.as_ref())?;
             cluster.children.push((id, child));
         }
         let inputs = cluster.children.iter_mut();
@@ -156,7 +161,13 @@ impl OwnCluster {
         Ok(cluster)
     }
 
-    fn spawn(&self, program: &Path, id: NodeId, plan: &ClusterPlan) -> Result<Child, ClusterError> {
+    fn spawn(
+        &self,
+        program: &Path,
+        id: NodeId,
+        plan: &ClusterPlan,
+        echo: Option<&SyncSender<String>>,
+    ) -> Result<Child, ClusterError> {
         let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(id.0));
         let mut child = Command::new(program)
             .args([NODE_ARGUMENT, &id.to_string(), &seed.to_string()])
@@ -171,7 +182,7 @@ impl OwnCluster {
         let log = self.log(id);
         let file = File::create(&log).map_err(system(log.display().to_string()))?;
         if let Some(lines) = child.stderr.take() {
-            let echo = plan.echo;
+            let echo = echo.cloned();
             let copying = std::thread::Builder::new().name(format!("log-{id}"));
             copying.spawn(move || copy_log(id, lines, file, echo)).map_err(system("a thread for the log"))?;
         }
@@ -259,14 +270,38 @@ fn remove(directory: &Path) {
     }
 }
 
-fn copy_log(id: NodeId, lines: impl std::io::Read, mut file: File, echo: Echo) {
+/// Lines that wait to be printed; a terminal that is slower than the nodes must not slow them.
+const ECHO_LINES: usize = 4096;
+
+/// Copies a node's log line by line into its file, and prints what the terminal can take.
+fn copy_log(id: NodeId, lines: impl std::io::Read, mut file: File, echo: Option<SyncSender<String>>) {
+    let mut left_out = 0u64;
     for line in BufReader::new(lines).split(b'\n') {
-        let Ok(line) = line else { return };
-        let _ = file.write_all(&line).and_then(|()| file.write_all(b"\n"));
-        if echo == Echo::On {
-            eprintln!("node {id} | {}", String::from_utf8_lossy(&line));
+        let Ok(mut line) = line else { return };
+        line.push(b'\n');
+        let _ = file.write_all(&line);
+        let Some(echo) = &echo else { continue };
+        let gap = if left_out > 0 {
+            format!("node {id} | ({left_out} lines left out here; the file has them)\n")
+        } else {
+            String::new()
+        };
+        match echo.try_send(format!("{gap}node {id} | {}", String::from_utf8_lossy(&line))) {
+            Ok(()) => left_out = 0,
+            Err(_) => left_out += 1,
         }
     }
+}
+
+/// Starts the thread that prints the nodes' lines, and ends with the last sender.
+fn printer() -> std::io::Result<SyncSender<String>> {
+    let (sender, lines) = std::sync::mpsc::sync_channel::<String>(ECHO_LINES);
+    std::thread::Builder::new().name("logs".to_owned()).spawn(move || {
+        for line in lines {
+            eprint!("{line}");
+        }
+    })?;
+    Ok(sender)
 }
 
 /// Two free loopback ports for each node, below the range from which the system takes ports for outgoing connections; the start

@@ -39,7 +39,7 @@ pub struct Failure {
     pub node: NodeId,
     /// Whether it was the coordinator when it failed.
     pub was_coordinator: bool,
-    /// Why, in the node's words.
+    /// Why, in the node's words. The length that it names is the one that was asked for; the failure may have been ended earlier.
     pub why: String,
     /// Start of the failure.
     pub from_s: f64,

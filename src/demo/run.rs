@@ -37,6 +37,7 @@ use crate::time::{now, unix_millis};
 
 /// How long the cluster may take to be ready, and the last failed node to come back.
 const PATIENCE: Duration = Duration::from_secs(30);
+const USAGE: u8 = 2;
 const UNAVAILABLE: u8 = 4;
 const THRESHOLD_MISSED: u8 = 99;
 
@@ -57,7 +58,7 @@ pub fn main() -> ExitCode {
         Ok(options) => options,
         Err(error) => {
             eprintln!("demo: {error}");
-            return ExitCode::from(2);
+            return ExitCode::from(USAGE);
         }
     };
     let runtime = || {
@@ -73,15 +74,30 @@ pub fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("demo: {error:#}");
-            ExitCode::from(if error.is::<Unavailable>() { UNAVAILABLE } else { 1 })
+            ExitCode::from(error.downcast_ref().map_or(1, Refusal::exit_code))
         }
     }
 }
 
-/// There is no cluster to send to.
+/// Why there is no run, where the exit code says so.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Unavailable(String);
+enum Refusal {
+    /// What was asked for cannot be.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no cluster to send to.
+    #[error("{0}")]
+    Unavailable(String),
+}
+
+impl Refusal {
+    const fn exit_code(&self) -> u8 {
+        match self {
+            Refusal::Usage(_) => USAGE,
+            Refusal::Unavailable(_) => UNAVAILABLE,
+        }
+    }
+}
 
 /// What a run consists of before its load begins.
 struct Prepared {
@@ -175,7 +191,8 @@ async fn prepare(options: Options) -> Result<Prepared> {
         Some(directory) => pictures::load(&directory).map(|own| (own.pictures, own.skipped)),
         None => pictures::make(seed).map(|made| (made, Vec::new())),
     });
-    let (pictures, skipped) = making.await.context("the pictures were not made")??;
+    let (pictures, skipped) =
+        making.await.context("the pictures were not made")?.map_err(|error| Refusal::Usage(error.to_string()))?;
     if !skipped.is_empty() {
         let names = skipped.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
         notes.push(format!("{} files in --images are no PNG, JPEG or WebP and were skipped: {names}", skipped.len()));
@@ -195,7 +212,7 @@ async fn prepare(options: Options) -> Result<Prepared> {
                 logs: directory.clone(),
                 echo,
             };
-            let own = OwnCluster::start(&plan).map_err(|error| Unavailable(error.to_string()))?;
+            let own = OwnCluster::start(&plan).map_err(|error| Refusal::Unavailable(error.to_string()))?;
             let address = |(node, address)| NodeAddress { node: Some(node), url: format!("http://{address}") };
             let nodes = own.addresses().into_iter().map(address).collect();
             (Some(own), nodes, Some(workers))
@@ -239,7 +256,9 @@ fn name_of(value: &impl clap::ValueEnum) -> String {
 async fn until_ready(prepared: &mut Prepared, observer: &Observer) -> Result<()> {
     let began = unix_millis();
     let deadline = now() + PATIENCE;
-    prepared.progress.say(&format!("waiting for {} nodes and their first election", prepared.nodes.len()));
+    prepared
+        .progress
+        .say(&format!("waiting for {} and their election", text::plural(prepared.nodes.len() as u64, "node")));
     loop {
         for event in observer.look().await {
             // Of an attached cluster's past nothing is told.
@@ -252,7 +271,7 @@ async fn until_ready(prepared: &mut Prepared, observer: &Observer) -> Result<()>
         let snapshot = observer.snapshot();
         let is_ready = match &mut prepared.own {
             Some(own) => {
-                own.check().map_err(|error| Unavailable(error.to_string()))?;
+                own.check().map_err(|error| Refusal::Unavailable(error.to_string()))?;
                 snapshot.is_settled(prepared.nodes.len())
             }
             None => snapshot.is_settled(1),
@@ -266,7 +285,7 @@ async fn until_ready(prepared: &mut Prepared, observer: &Observer) -> Result<()>
                 Some(_) => format!("the nodes' logs are in {}", prepared.directory.display()),
                 None => "start them with ./run_nodes.sh, or leave --attach away".to_owned(),
             };
-            return Err(Unavailable(format!(
+            return Err(Refusal::Unavailable(format!(
                 "the cluster is not ready after {} s: {seen}; {hint}",
                 PATIENCE.as_secs()
             ))
@@ -384,7 +403,7 @@ async fn load(
 
 /// The nodes need the processors more than the checks do.
 fn checking_workers(host: &Host) -> usize {
-    (host.cores / 4).max(1)
+    (host.cores / 2).max(1)
 }
 
 async fn collect(mut received: mpsc::Receiver<Record>) -> Vec<Record> {

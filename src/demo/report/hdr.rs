@@ -100,7 +100,7 @@ mod tests {
     fn the_spectrum_ends_at_the_maximum_with_all_samples() {
         let records: Vec<_> = (1..=100).map(|turn| fixture::answered(turn, 1, 0, turn)).collect();
         let text = hgrm(&Statistics::of(&records).all);
-        let last = text.lines().filter(|line| !line.starts_with('#')).next_back().unwrap();
+        let last = text.lines().rfind(|line| !line.starts_with('#')).unwrap();
         let fields: Vec<&str> = last.split_whitespace().collect();
         assert_eq!((fields[1], fields[2]), ("1.000000000000", "100"));
         assert!(text.contains("Total count    =          100"), "{text}");

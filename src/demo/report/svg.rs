@@ -286,13 +286,13 @@ impl Chart<'_> {
     }
 }
 
-/// The next of 1, 2, 2.5, 5, 10 times a power of ten.
+/// The next of 1, 2, 4, 5, 8, 10 times a power of ten.
 fn nice_ceiling(value: f64) -> f64 {
     if value <= 0.0 {
         return 1.0;
     }
     let power = 10f64.powf(value.log10().floor());
-    let steps = [1.0, 2.0, 2.5, 5.0, 10.0];
+    let steps = [1.0, 2.0, 4.0, 5.0, 8.0, 10.0];
     steps.iter().map(|step| step * power).find(|nice| *nice >= value * 0.999_999).unwrap_or(power * 10.0)
 }
 
@@ -345,6 +345,6 @@ mod tests {
 
     #[test]
     fn the_axis_steps_are_round() {
-        assert_eq!([0.0, 0.7, 1.0, 1.3, 2.2, 310.0, 999.0].map(nice_ceiling), [1.0, 1.0, 1.0, 2.0, 2.5, 500.0, 1000.0]);
+        assert_eq!([0.0, 0.7, 1.0, 1.3, 2.2, 310.0, 999.0].map(nice_ceiling), [1.0, 0.8, 1.0, 2.0, 4.0, 400.0, 1000.0]);
     }
 }

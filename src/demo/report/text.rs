@@ -255,12 +255,12 @@ fn errors_and_attempts(page: &mut Page, report: &Report) {
             "no answer was checked (--verify none)".to_owned()
         } else {
             format!(
-                "{} answers checked, {} wrong; the checks took {:.2} s of {} apart, and clients waited {:.2} s for it in all \
-                 (in no latency, but in the throughput)",
+                "{} answers checked, {} wrong; {} of their own took {:.2} s, and clients waited {:.2} s in all for that (in \
+                 the throughput, but in no latency)",
                 grouped(checks.checked),
                 grouped(checks.wrong),
-                checks.work_s,
                 plural(checks.workers as u64, "worker"),
+                checks.work_s,
                 checks.clients_waited_s
             )
         },
@@ -319,8 +319,8 @@ fn failure(failure: &Failure) -> String {
     let role = if failure.was_coordinator { " (the coordinator)" } else { "" };
     let mut text = format!("t={:+.2} s  node {}{role} failed", failure.from_s, failure.node);
     let _ = match failure.until_s {
-        Some(until) => writeln!(text, " for {:.2} s ({})", until - failure.from_s, failure.why),
-        None => writeln!(text, " and was still away at the end ({})", failure.why),
+        Some(until) => writeln!(text, " for {:.2} s", until - failure.from_s),
+        None => writeln!(text, " and was still away at the end"),
     };
     let _ = match failure.cluster_window_ms {
         Some(window) => writeln!(text, "  no answer at all for {} ms at most (cluster window)", figure(window)),
@@ -425,7 +425,8 @@ fn size(bytes: u64) -> String {
     }
 }
 
-fn plural(count: u64, thing: &str) -> String {
+/// A count with its thing: `1 node`, `3 nodes`.
+pub fn plural(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 

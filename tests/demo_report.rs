@@ -1,0 +1,316 @@
+//! The demo as people and programs use it: it runs, its report has the promised form, its exit codes are the documented ones, and
+//! whatever happens to it, no node and no directory stays behind.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use image_cloud::time::now;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+struct Place {
+    directory: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Place {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("tmp")).unwrap();
+        Place { directory }
+    }
+
+    fn out(&self) -> PathBuf {
+        self.directory.path().join("out")
+    }
+
+    /// A demo whose temporary directory and working directory lie in this place.
+    fn demo(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+        command
+            .args(["--seed", "7", "--out"])
+            .arg(self.out())
+            .args(arguments)
+            .env("TMPDIR", self.directory.path().join("tmp"))
+            .env_remove("RUST_LOG")
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.out().join("report.json")).unwrap()).unwrap()
+    }
+
+    /// Node processes whose command line names this place.
+    fn nodes(&self) -> usize {
+        let mark = self.directory.path().display().to_string();
+        let processes = fs::read_dir("/proc").unwrap().flatten();
+        let lines = processes.filter_map(|entry| fs::read_to_string(entry.path().join("cmdline")).ok());
+        lines.filter(|line| line.contains("__node") && line.contains(&mark)).count()
+    }
+
+    fn assert_nothing_is_left(&self) {
+        wait_for("every node ends", || self.nodes() == 0);
+        let directory = self.directory.path().join("tmp");
+        wait_for("the temporary directory is removed", || fs::read_dir(&directory).unwrap().count() == 0);
+    }
+}
+
+fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
+    let end = now() + DEADLINE;
+    while !condition() {
+        assert!(now() < end, "after {DEADLINE:?} still not: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn told(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// A demo that is ended with the test.
+struct Running(Option<Child>);
+
+impl Running {
+    fn start(command: &mut Command) -> Running {
+        Running(Some(command.spawn().unwrap()))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(self.0.as_ref().unwrap()), signal).unwrap();
+    }
+
+    fn output(mut self) -> Output {
+        self.0.take().unwrap().wait_with_output().unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.0.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+#[test]
+fn a_run_answers_everything_reports_in_the_form_of_the_schema_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let more = ["--clients", "8", "--requests", "60", "--op", "mix", "--threshold", "success_rate>=1"];
+    let output = place.demo(&more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(text.starts_with("seed 7 "), "the seed is printed first: {text}");
+    for line in
+        ["Total requests                       480", "Successful requests                  480", "[COORDINATOR]"]
+    {
+        assert!(text.contains(line), "{line:?} is missing in\n{text}");
+    }
+    assert!(fs::read_to_string(place.out().join("report.txt")).unwrap() == text, "report.txt is what was printed");
+
+    let report = place.report();
+    let schema = serde_json::from_str(include_str!("../docs/report.schema.json")).unwrap();
+    let mut faults = Vec::new();
+    validate(&schema, &schema, &report, "report", &mut faults);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+
+    assert_eq!(report["metrics"]["success_rate"], 1.0);
+    assert_eq!(report["verification"]["checked"], 480);
+    assert_eq!(report["by_operation"]["seal"]["count"], 240);
+    assert_eq!(report["failures"][0]["was_coordinator"], true);
+    assert!(
+        report["failures"][0]["recovery"].is_object(),
+        "the run waits for the last recovery: {}",
+        report["failures"]
+    );
+    assert!(report["elections"].as_array().unwrap().len() >= 2, "{}", report["elections"]);
+    for name in ["report.html", "latency.hgrm", "run.hlog", "events.jsonl", "node-1.log"] {
+        assert!(fs::metadata(place.out().join(name)).unwrap().len() > 0, "{name}");
+    }
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn the_validator_finds_faults() {
+    let schema: Value = serde_json::from_str(include_str!("../docs/report.schema.json")).unwrap();
+    let faults = |metrics: Value| {
+        let mut faults = Vec::new();
+        validate(&schema, &schema["$defs"]["metrics"], &metrics, "metrics", &mut faults);
+        faults.len()
+    };
+    let right = serde_json::json!({"success_rate": 1, "requests_per_sec": 2.5, "latency_ms": null});
+    assert_eq!(faults(right.clone()), 0);
+    for (key, value) in [("success_rate", Value::from(1.5)), ("latency_ms", Value::from(3)), ("more", Value::from(1))] {
+        let mut wrong = right.clone();
+        wrong[key] = value;
+        assert_eq!(faults(wrong), 1, "{key}");
+    }
+    assert_eq!(faults(serde_json::json!({"success_rate": 1})), 2);
+}
+
+#[test]
+fn a_missed_threshold_exits_with_99_and_keeps_the_report() {
+    let place = Place::new();
+    let more =
+        ["--clients", "2", "--requests", "3", "--failures", "none", "--verify", "2", "--threshold", "max<0.001ms"];
+    let output = place.demo(&more).output().unwrap();
+    assert_eq!(output.status.code(), Some(99), "{}", told(&output));
+    let report = place.report();
+    assert_eq!((&report["thresholds"][0]["ok"], &report["verification"]["checked"]), (&false.into(), &2.into()));
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn ctrl_c_during_the_load_ends_with_130_and_a_partial_report() {
+    let place = Place::new();
+    let demo = Running::start(&mut place.demo(&["--failures", "none", "--requests", "100000", "--op", "label"]));
+    wait_for("nodes start", || place.nodes() == 3);
+    let log = place.out().join("node-1.log");
+    wait_for("the load begins", || {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.contains("Active")
+    });
+    demo.signal(Signal::INT);
+    let output = demo.output();
+    // Between the first election and the first request an interrupt leaves nothing to report.
+    assert_eq!(output.status.code(), Some(130), "{}", told(&output));
+    if place.out().join("report.json").exists() {
+        assert_eq!(place.report()["run"]["partial"], true);
+    }
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn a_demo_that_is_killed_leaves_no_node_and_no_directory() {
+    let place = Place::new();
+    let demo = Running::start(&mut place.demo(&["--failures", "none"]));
+    wait_for("nodes start", || place.nodes() == 3);
+    demo.signal(Signal::KILL);
+    assert!(!demo.output().status.success());
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn a_second_demo_attaches_to_the_cluster_that_the_first_one_keeps() {
+    let (first_place, second_place) = (Place::new(), Place::new());
+    let more = ["--clients", "2", "--requests", "2", "--failures", "none", "--keep-running"];
+    let first = Running::start(&mut first_place.demo(&more));
+    wait_for("the first report is written", || first_place.out().join("events.jsonl").exists());
+    let report = first_place.report();
+    let addresses: Vec<&str> =
+        report["nodes"].as_array().unwrap().iter().map(|node| node["address"].as_str().unwrap()).collect();
+
+    let attach = addresses.join(",");
+    let more = ["--attach", &attach, "--clients", "3", "--requests", "5", "--op", "label"];
+    let output = second_place.demo(&more).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let second = second_place.report();
+    assert_eq!(second["totals"]["successful"], 15);
+    assert_eq!(second["run"]["failures"], "none", "an attached cluster is never failed unasked");
+    let repeats: u64 =
+        second["nodes"].as_array().unwrap().iter().map(|node| node["repeats_answered"].as_u64().unwrap()).sum();
+    assert_eq!(repeats, 0, "one seed in two runs must not meet the cache of request ids");
+
+    first.signal(Signal::INT);
+    let output = first.output();
+    assert_eq!(output.status.code(), Some(0), "Ctrl-C after the report is the normal end: {}", told(&output));
+    first_place.assert_nothing_is_left();
+}
+
+#[test]
+fn what_cannot_work_is_told_on_one_line_with_its_exit_code() {
+    let table: [(&[&str], i32, &str); 5] = [
+        (&["--threshold", "p95<250"], 2, "no unit"),
+        (&["--attach", "127.0.0.1:9", "--cluster-key", "no/such.key"], 2, "--cluster-key"),
+        (&["--images", "no/such/directory"], 2, "--images no/such/directory"),
+        (&["--rate", "0"], 2, "--rate 0"),
+        (&["--keep-running", "--exit"], 2, "--exit"),
+    ];
+    for (arguments, code, reason) in table {
+        let place = Place::new();
+        let output = place.demo(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", told(&output));
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains(reason) && !error.contains("panicked"), "{arguments:?}: {error}");
+        place.assert_nothing_is_left();
+    }
+}
+
+/// As much of JSON Schema as the report's schema uses.
+fn validate(root: &Value, schema: &Value, value: &Value, path: &str, faults: &mut Vec<String>) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        let target = root.pointer(reference.trim_start_matches('#'));
+        return validate(root, target.expect("the schema refers to a definition that it has"), value, path, faults);
+    }
+    if let Some(allowed) = schema["enum"].as_array()
+        && !allowed.contains(value)
+    {
+        faults.push(format!("{path} is {value}, which is none of {allowed:?}"));
+    }
+    let types: Vec<&str> = match &schema["type"] {
+        Value::String(one) => vec![one],
+        Value::Array(several) => several.iter().filter_map(Value::as_str).collect(),
+        _ => Vec::new(),
+    };
+    let is_of = |name: &str| match name {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "integer" => value.is_u64() || value.is_i64(),
+        "number" => value.is_number(),
+        "boolean" => value.is_boolean(),
+        "null" => value.is_null(),
+        other => panic!("the schema uses the type {other}, which this validator does not know"),
+    };
+    if !types.is_empty() && !types.iter().any(|name| is_of(name)) {
+        return faults.push(format!("{path} is {value}, which is no {}", types.join(" or ")));
+    }
+    if let Some(number) = value.as_f64() {
+        let minimum = schema["minimum"].as_f64().unwrap_or(f64::NEG_INFINITY);
+        let maximum = schema["maximum"].as_f64().unwrap_or(f64::INFINITY);
+        if !(minimum..=maximum).contains(&number) {
+            faults.push(format!("{path} is {number}, outside {minimum} to {maximum}"));
+        }
+    }
+    for (position, item) in value.as_array().into_iter().flatten().enumerate() {
+        validate(root, &schema["items"], item, &format!("{path}[{position}]"), faults);
+    }
+    let Some(object) = value.as_object() else { return };
+    for name in schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+        if !object.contains_key(name) {
+            faults.push(format!("{path}.{name} is missing"));
+        }
+    }
+    for (name, field) in object {
+        let inner = format!("{path}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => faults.push(format!("{inner} is not in the schema")),
+            (Value::Null, more) => validate(root, more, field, &inner, faults),
+            (known, _) => validate(root, known, field, &inner, faults),
+        }
+    }
+}
+
+/// The schema's own file is where the documentation says.
+#[test]
+fn the_schema_promises_the_stable_block() {
+    assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/report.schema.json").exists());
+    let schema: Value = serde_json::from_str(include_str!("../docs/report.schema.json")).unwrap();
+    let required = |pointer: &str| {
+        let mut names: Vec<String> = serde_json::from_value(schema.pointer(pointer).unwrap().clone()).unwrap();
+        names.sort();
+        names.join(" ")
+    };
+    assert_eq!(required("/$defs/metrics/required"), "latency_ms requests_per_sec success_rate");
+    assert_eq!(required("/$defs/latency_ms/required"), "max mean min p50 p90 p95 p99 p999");
+}
