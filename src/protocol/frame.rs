@@ -82,6 +82,13 @@ pub enum Purpose {
     Raft(Lane),
 }
 
+impl Purpose {
+    /// Whether the connection is opened before it is needed: an election cannot wait for it.
+    pub const fn is_kept_open(self) -> bool {
+        matches!(self, Purpose::Heartbeat | Purpose::Control | Purpose::Raft(Lane::Vote))
+    }
+}
+
 impl fmt::Display for Purpose {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {

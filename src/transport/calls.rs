@@ -16,6 +16,9 @@ use crate::transport::wire::{WireError, write_within};
 /// Messages that may wait for one connection.
 pub(crate) const QUEUE_LIMIT: usize = 64;
 
+/// Least pause between two looks whether a connection that is kept open can be opened.
+const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+
 /// Why a message was not delivered or a request not answered. After all but `Busy` and `TooLong` the peer may still have seen it.
 #[derive(Debug, Error)]
 pub enum CallError {
@@ -54,7 +57,13 @@ pub(crate) async fn run(mut link: Link, gate: Gate, mut queue: mpsc::Receiver<Ou
     let mut connection: Option<Connection> = None;
     let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
     loop {
+        // The connections of an election are there before it begins: opening one takes time that a vacancy does not have.
+        let waits_for_peer = connection.is_none() && link.purpose.is_kept_open();
+        if waits_for_peer && link.pause().is_zero() && !gate.is_shut() {
+            connection = link.connect().await.ok();
+        }
         let lost = tokio::select! {
+            () = tokio::time::sleep(link.pause().max(REOPEN_PAUSE)), if connection.is_none() && waits_for_peer => None,
             outgoing = queue.recv() => {
                 let Some(outgoing) = outgoing else { return };
                 send(&mut link, &gate, &mut connection, &mut waiters, outgoing).await

@@ -50,11 +50,15 @@ impl Candidacy {
             Stage::Asked { term, .. } | Stage::RaftSaidNo { term, .. } => Some(term),
         }
     }
+}
 
-    /// Whether a leadership in that term can be the fruit of this candidacy.
-    pub fn has_won(&self, term: Term) -> bool {
-        self.asked_in().is_some_and(|asked| term > asked)
-    }
+/// The campaigns of this node in one vacancy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Campaigns {
+    vacancy: Option<Leadership>,
+    /// The term from which it campaigned first.
+    first_term: Term,
+    last: Moment,
 }
 
 impl Election {
@@ -132,7 +136,7 @@ impl Election {
     pub(super) fn continue_candidacy(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(candidacy) = &self.candidacy else { return };
         if now >= candidacy.deadline {
-            self.candidacy = None;
+            self.expired = self.candidacy.take();
             return;
         }
         let is_due = match candidacy.stage {
@@ -140,9 +144,9 @@ impl Election {
             Stage::Asked { again, .. } => again.is_some_and(|again| now >= again),
             Stage::RaftSaidNo { until, .. } => now >= until,
         };
-        let last = self.last_campaign.filter(|(vacancy, _)| *vacancy == candidacy.vacancy);
+        let before = self.campaigns.filter(|campaigns| campaigns.vacancy == candidacy.vacancy);
         let has_waited =
-            !self.keeps(Rule::BackOff) || last.is_none_or(|(_, last)| now.since(last) >= self.settings.back_off);
+            !self.keeps(Rule::BackOff) || before.is_none_or(|before| now.since(before.last) >= self.settings.back_off);
         if !is_due || !has_waited {
             return;
         }
@@ -169,8 +173,18 @@ impl Election {
         let term = self.raft.term;
         candidacy.stage = Stage::Asked { term, again };
         effects.push(Effect::Campaign { campaign: candidacy.campaign, term, vacancy: candidacy.vacancy, members });
-        self.last_campaign = Some((candidacy.vacancy, now));
+        let before = self.campaigns.filter(|campaigns| campaigns.vacancy == candidacy.vacancy);
+        let first_term = before.map_or(term, |before| before.first_term);
+        self.campaigns = Some(Campaigns { vacancy: candidacy.vacancy, first_term, last: now });
         self.candidacy = Some(candidacy);
+    }
+
+    /// The candidacy whose fruit a leadership in that term is: the present one, or one whose time had run out when a slow vote
+    /// arrived after all.
+    pub(super) fn candidacy_that_won(&self, term: Term) -> Option<&Candidacy> {
+        let candidacy = self.candidacy.as_ref().or(self.expired.as_ref())?;
+        let campaigns = self.campaigns.filter(|campaigns| campaigns.vacancy == candidacy.vacancy)?;
+        (term > campaigns.first_term).then_some(candidacy)
     }
 
     fn pause(&mut self) -> Duration {

@@ -35,7 +35,9 @@ impl Election {
         self.latest = Some(leadership);
         // Late news of the very leadership that is found vacant ends nothing.
         self.round.take_if(|round| leadership.is_later_than(round.vacancy));
-        self.candidacy.take_if(|candidacy| leadership.is_later_than(candidacy.vacancy));
+        for candidacy in [&mut self.candidacy, &mut self.expired] {
+            candidacy.take_if(|candidacy| leadership.is_later_than(candidacy.vacancy));
+        }
         self.forget_calls();
     }
 
@@ -88,7 +90,7 @@ impl Election {
     fn result(&self, now: Moment, coordinator: Leadership) -> ElectionResult {
         let voters = self.raft.voters.len() as u32;
         let votes = self.raft.votes.clone();
-        match self.candidacy.as_ref().filter(|candidacy| candidacy.has_won(coordinator.term)) {
+        match self.candidacy_that_won(coordinator.term) {
             Some(candidacy) => ElectionResult {
                 coordinator,
                 vacancy: candidacy.vacancy,

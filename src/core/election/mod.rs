@@ -34,7 +34,7 @@ pub use contract::{Effect, Input, NativeElections, RaftView};
 pub use settings::{FirstStart, Rule, Settings, Strategy};
 
 use answer::Answer;
-use campaign::Candidacy;
+use campaign::{Campaigns, Candidacy};
 use dead_man::DeadMan;
 use hand_over::HandOver;
 use jitter::Jitter;
@@ -61,8 +61,10 @@ pub struct Election {
     /// This node's answer to the last round of each caller, itself included.
     answers: BTreeMap<NodeId, Answer>,
     candidacy: Option<Candidacy>,
-    /// About which vacancy this node campaigned last, and when.
-    last_campaign: Option<(Option<Leadership>, Moment)>,
+    /// A candidacy whose time ran out: a vote may still be under way.
+    expired: Option<Candidacy>,
+    /// About which vacancy this node campaigned last, from which term, and when.
+    campaigns: Option<Campaigns>,
     /// The last term in which this node announced itself.
     announced: Term,
     hand_over: Option<HandOver>,
@@ -134,7 +136,8 @@ impl Election {
             round: None,
             answers: BTreeMap::new(),
             candidacy: None,
-            last_campaign: None,
+            expired: None,
+            campaigns: None,
             announced: Term(0),
             hand_over: None,
             stuck: None,
@@ -196,6 +199,7 @@ impl Election {
         if state == NodeState::Failed {
             self.round = None;
             self.candidacy = None;
+            self.expired = None;
             self.finish_hand_over(None, effects);
             self.answers.clear();
         }

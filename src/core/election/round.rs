@@ -134,7 +134,9 @@ impl Election {
 
     pub(super) fn continue_round(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let Some(round) = &self.round else { return };
-        let is_needless = self.coordinator().is_some() && round.cause != Cause::HandOver;
+        // An empty node goes on asking: it must be shown the membership, to see whether it stands in it.
+        let asks_anyway = matches!(round.cause, Cause::HandOver | Cause::FirstStart);
+        let is_needless = self.coordinator().is_some() && !asks_anyway;
         if is_needless || (round.cause == Cause::FirstStart && !self.is_before_first_start()) {
             self.round = None;
             return;

@@ -115,6 +115,8 @@ fn heartbeat(node: u16, sequence: u64) -> NodeFrame {
         sequence,
         state: NodeState::Active,
         load: Load::default(),
+        pressure: Load::default(),
+        workers: 1,
         jobs_accepted: 0,
         last_log: LogPosition::default(),
         coordinator: None,
