@@ -47,7 +47,6 @@ enum HeardSince {
 impl Peer {
     pub fn hear(&mut self, now: Moment) {
         self.heard = Some(now);
-        self.overdue_ticks = 0;
         self.connection = Connection::Open;
         if let Some(probing) = &mut self.probing {
             probing.heard_since = HeardSince::Heartbeat;

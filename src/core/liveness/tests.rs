@@ -160,7 +160,9 @@ fn raft_silence_is_suspicious() {
         happened.extend(liveness.step(ms(now), Input::Tick).into_iter().map(|effect| (now, effect)));
     }
     assert_eq!(happened, [(310, suspected(Cause::RaftSilence))], "and a heartbeat does not cure it");
+    let mut hanging = liveness.clone();
     assert_eq!(liveness.step(ms(401), Input::Appended), [Effect::Trusted { node: ONE }]);
+    assert_eq!(ticks(&mut hanging, 400, 600), [(560, suspected(Cause::Silence))], "and then its heartbeats stop too");
 }
 
 /// A follower that no leader appends to any more does not judge the old one.

@@ -130,6 +130,9 @@ fn e3_a_pre_vote_is_repeated() {
     assert_eq!(election.step(ms(52), Input::Tick), []);
     assert_eq!(election.step(ms(53), Input::Tick), [campaign(Campaign::PreVote, 1)]);
     assert_eq!(election.step(ms(93), Input::Tick), [campaign(Campaign::PreVote, 1)]);
+    assert_eq!(election.step(ms(462), Input::Tick), [campaign(Campaign::PreVote, 1)], "the lease and 150 ms");
+    election.step(ms(463), Input::Tick);
+    assert_eq!(election.phase(), Phase::Calling, "its time is over, and the vacancy is not");
 }
 
 /// E3: a campaign is not repeated against a coordinator that is heard again.

@@ -117,3 +117,15 @@ fn e2_a_later_term_without_a_leader_is_no_coordinator() {
     assert_eq!(election.step(ms(5), Input::Raft(view(2, None))), [Effect::CoordinatorLost]);
     assert_eq!(election.step(ms(6), Input::Raft(view(2, Some(3)))), [Effect::CoordinatorConfirmed(leadership(2, 3))]);
 }
+
+/// E2: a late view of an older term does not make this node forget the later one.
+#[test]
+fn e2_a_late_view_does_not_turn_back_the_term() {
+    let mut election = follower(2, 0);
+    election.step(ms(5), Input::Raft(view(5, None)));
+    election.step(ms(6), Input::Raft(view(2, None)));
+    let mut other = Election::new(settings(3), 0);
+    let effects = other.step(ms(0), Input::Raft(view(4, Some(3))));
+    let Some(Effect::Send { message, .. }) = effects.into_iter().nth(1) else { panic!("no announcement") };
+    assert_eq!(election.step(ms(7), received(3, message)), []);
+}

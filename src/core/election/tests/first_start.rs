@@ -110,6 +110,8 @@ fn e0_a_wiped_node_takes_no_part() {
         [Effect::CoordinatorConfirmed(leadership(2, 2))],
         "once it is a voter, it takes part"
     );
+    let effects = election.step(ms(5002), received(3, query(round(3, 1), Some(leadership(2, 2)), Cause::Silence)));
+    assert_eq!(effects, [Effect::Probe { round: round(3, 1), node: node(2) }]);
 }
 
 /// E0, E7: the first coordinator is announced with its reason.
@@ -137,4 +139,22 @@ fn e0_a_refused_initialisation_is_repeated() {
     election.step(ms(2), answer(1, empty(2, 0), vec![]));
     assert_eq!(election.step(ms(3), refused(0)), [Effect::Refused { term: Term(0), why: "no".into() }]);
     assert_eq!(election.step(ms(43), Input::Tick), [initialise(members())]);
+}
+
+/// E0: a node that is taken for lost is waited for all the same.
+#[test]
+fn e0_the_first_start_waits_for_a_lost_node_too() {
+    let mut election = starting(settings(1));
+    election.step(ms(0), suspected(3));
+    assert_eq!(election.step(ms(1), answer(1, empty(2, 0), vec![])), []);
+    assert_eq!(election.phase(), Phase::Calling);
+}
+
+/// E0: a node with a log is no outsider, whatever voters it is shown: its own Raft tells it who votes.
+#[test]
+fn e0_a_node_with_a_log_is_no_outsider() {
+    let mut election = caller(2, 20);
+    let (round, standing, latest) = (round(2, 1), standing(3, 50, GONE), None);
+    let message = ElectionMessage::LoadResponse { round, standing, latest, voters: vec![member(1), member(3)] };
+    assert_eq!(election.step(ms(13), received(3, message)), [campaign(Campaign::AgreedDeath, 1)]);
 }

@@ -121,3 +121,27 @@ fn e7_a_failing_winner_records_its_election() {
     let failed = Input::Own { load: Load::from_hundredths(50), state: NodeState::Failed };
     assert_eq!(decided(&election.step(ms(17), failed)), Some(None));
 }
+
+/// E1: a node that has the first entry of the term but not all that is committed has not caught up.
+#[test]
+fn e1_caught_up_means_all_that_is_committed() {
+    let mut election = winner();
+    assert_eq!(election.step(ms(17), Input::Raft(leading(log(2, 9)))), []);
+}
+
+/// E1: if somebody else leads in the end, the result does not say that it was handed over.
+#[test]
+fn e1_a_hand_over_that_went_elsewhere_is_none() {
+    let mut election = winner();
+    election.step(ms(18), Input::Raft(leading(log(2, 11))));
+    assert_eq!(decided(&election.step(ms(20), Input::Raft(view(3, Some(1))))), Some(None));
+}
+
+/// E1: an equal load is not worth a hand-over.
+#[test]
+fn e1_no_hand_over_for_an_equal_load() {
+    let mut election = caller(2, 50);
+    let behind = Standing { last_log: log(1, 9), ..standing(3, 50, GONE) };
+    election.step(ms(13), received(3, response(round(2, 1), behind, None)));
+    assert_eq!(decided(&election.step(ms(16), Input::Raft(leading(log(1, 9))))), Some(None));
+}

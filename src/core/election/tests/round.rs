@@ -255,3 +255,71 @@ fn e1_after_a_restart_of_everything_a_round_is_called() {
         [Effect::Campaign { campaign: Campaign::PreVote, term: Term(4), vacancy: None, members: vec![] }]
     );
 }
+
+/// E1: a question in another node's name is not answered.
+#[test]
+fn e1_only_the_caller_asks() {
+    let mut election = follower(3, 0);
+    let foreign = query(round(2, 1), Some(leadership(1, 1)), Cause::Silence);
+    assert_eq!(election.step(ms(10), received(1, foreign)), []);
+}
+
+/// E1: a coordinator that holds that it leads is no candidate, however idle: its Raft cannot campaign.
+#[test]
+fn e1_the_vacant_coordinator_is_no_candidate() {
+    let mut election = follower(2, 50);
+    election.step(ms(10), Input::Suspected { node: node(1), cause: Cause::RaftSilence });
+    election.step(ms(11), probed(round(2, 1), Finding::RaftSilent));
+    let coordinator = response(round(2, 1), standing(1, 0, ALIVE), Some(leadership(1, 1)));
+    assert_eq!(election.step(ms(12), received(1, coordinator)), []);
+    let other = response(round(2, 1), standing(3, 60, Finding::RaftSilent), None);
+    assert_eq!(election.step(ms(13), received(3, other)), [campaign(Campaign::PreVote, 1)]);
+}
+
+/// E3: only the nominee's own agreement gives it more time.
+#[test]
+fn e3_only_the_nominee_agrees() {
+    let mut election = caller(2, 50);
+    election.step(ms(13), received(3, response(round(2, 1), standing(3, 20, Finding::RaftSilent), None)));
+    election.step(ms(14), received(1, ElectionMessage::Ok { round: round(2, 1) }));
+    assert_eq!(election.step(ms(163), Input::Tick), [campaign(Campaign::PreVote, 1)]);
+}
+
+/// E1: once a later term is known, the death of the old coordinator is not the reason any more, and is not probed.
+#[test]
+fn e1_a_term_without_a_leader_is_a_vacancy_of_its_own() {
+    let mut election = follower(2, 0);
+    election.step(ms(5), Input::Raft(view(2, None)));
+    assert_eq!(election.step(ms(10), suspected(1)), []);
+    let ask = |to| send(to, query(round(2, 1), Some(leadership(1, 1)), Cause::NoCoordinator));
+    assert_eq!(election.step(ms(45), Input::Tick), [ask(1), ask(3)]);
+}
+
+/// E1: nothing that was tried in one vacancy delays the first round of the next.
+#[test]
+fn e1_the_next_vacancy_begins_at_once() {
+    let mut election = caller(2, 0);
+    assert_eq!(election.step(ms(70), Input::Tick), [], "given up until 110 ms");
+    election.step(ms(71), Input::Raft(view(2, Some(3))));
+    let effects = election.step(ms(72), suspected(3));
+    assert_eq!(effects.first(), Some(&Effect::CoordinatorLost));
+    assert_eq!(election.phase(), Phase::Calling);
+}
+
+/// E3: a coordinator that was heard again and is lost once more is asked about as quickly as the first time.
+#[test]
+fn e3_the_quick_repetitions_begin_anew() {
+    let mut election = follower_with(Settings { quick_retries: 1, ..settings(2) }, 0);
+    let disagree = |election: &mut Election, now, number| {
+        election.step(ms(now), probed(round(2, number), GONE));
+        let alive = response(round(2, number), standing(3, 50, ALIVE), Some(leadership(1, 1)));
+        assert_eq!(election.step(ms(now), received(3, alive)), []);
+    };
+    election.step(ms(10), suspected(1));
+    disagree(&mut election, 10, 1);
+    assert_eq!(election.step(ms(13), Input::Tick), calls(2, 2));
+    election.step(ms(14), Input::Trusted { node: node(1) });
+    election.step(ms(15), suspected(1));
+    disagree(&mut election, 16, 3);
+    assert_eq!(election.step(ms(19), Input::Tick), calls(2, 4));
+}
