@@ -12,7 +12,7 @@ pub struct NodeId(pub u16);
 
 impl fmt::Display for NodeId {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)
+        self.0.fmt(formatter)
     }
 }
 
@@ -63,7 +63,7 @@ pub struct Term(pub u64);
 
 impl fmt::Display for Term {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{}", self.0)
+        self.0.fmt(formatter)
     }
 }
 

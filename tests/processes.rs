@@ -186,6 +186,32 @@ async fn all_three_restarted_at_once_find_a_coordinator() {
     assert_eq!(cluster.status(2).await.unwrap().cluster_id, cluster_id, "the cluster keeps its name");
 }
 
+/// A cluster of one has nobody to ask, and still comes back from a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_single_node_comes_back_from_a_failure() {
+    let cluster = TestCluster::start(1, "").await;
+    let first = cluster.settled().await;
+    cluster.fail(1, Duration::from_millis(500)).await;
+    assert_eq!(cluster.settled().await, first);
+    seals(&cluster, 1).await;
+}
+
+/// E0: a node whose disk was wiped would vote twice under its old id; it keeps out and says what is needed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_keeps_out_and_says_what_is_needed() {
+    let mut cluster = TestCluster::start(3, "").await;
+    let coordinator = cluster.settled().await;
+    let wiped = cluster.running().into_iter().find(|id| *id != coordinator.node.0).unwrap();
+    cluster.stop(wiped).await;
+    std::fs::remove_dir_all(cluster.directory().join(format!("data/node-{wiped}"))).unwrap();
+    cluster.spawn(wiped);
+    let needed = format!("members replace {wiped}");
+    wait_for("the wiped node says what is needed", async || cluster.log(wiped).contains(&needed).then_some(())).await;
+    let status = cluster.status(wiped).await.unwrap();
+    assert_eq!((status.state, status.last_log.length), (NodeState::Recovering, 0));
+    assert_eq!(cluster.status(coordinator.node.0).await.unwrap().coordinator, Some(coordinator));
+}
+
 /// One code path for both strategies: with `raft`, Raft's own timeouts elect, and the rest is the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_strategy_raft_a_killed_coordinator_is_replaced_too() {

@@ -86,6 +86,8 @@ pub enum Effect {
     },
     /// Take over what the answer says.
     Adopt(StateSyncResponse),
+    /// This node believes that it leads: have an entry committed, which only a leader with a majority can.
+    ProveLeadership,
     /// In sync again.
     Recovered {
         /// Who answered.
@@ -117,6 +119,7 @@ pub struct Recovery {
     since: Moment,
     applied_then: u64,
     applied: u64,
+    own_term: bool,
     coordinator: Option<Leadership>,
     leaderless_since: Option<Moment>,
     active_peers: BTreeSet<NodeId>,
@@ -132,6 +135,7 @@ impl Recovery {
             since: now,
             applied_then: 0,
             applied: 0,
+            own_term: false,
             coordinator: None,
             leaderless_since: Some(now),
             active_peers: BTreeSet::new(),
@@ -160,17 +164,18 @@ impl Recovery {
                 self.change_to(NodeState::Recovering, "the failure is over".into(), &mut effects);
             }
             Input::Coordinator(coordinator) => {
+                if let Sync::Asking { asked, .. } = &mut self.sync
+                    && self.coordinator != coordinator
+                {
+                    *asked = None;
+                }
                 self.coordinator = coordinator;
                 self.leaderless_since = if coordinator.is_some() { None } else { self.leaderless_since.or(Some(now)) };
             }
             Input::ActivePeers(peers) => self.active_peers = peers,
             Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(now, answer, &mut effects),
             Input::Applied { applied, own_term } => {
-                self.applied = applied;
-                let leads = self.coordinator.is_some_and(|coordinator| coordinator.node == self.settings.me);
-                if leads && own_term {
-                    self.finish(now, Some(self.settings.me), "confirmed as coordinator", &mut effects);
-                }
+                (self.applied, self.own_term) = (applied, own_term);
             }
             Input::Tick | Input::Failed { .. } | Input::FailureOver | Input::Synced(_) => {}
         }
@@ -203,7 +208,17 @@ impl Recovery {
         self.sync = Sync::CatchingUp { answer };
     }
 
+    /// Whether this node leads, and something was committed in its term since the recovery began: belief alone counts for nothing,
+    /// because a node that was deaf has not heard of its successor.
+    fn has_proved_leadership(&self) -> bool {
+        let leads = self.coordinator.is_some_and(|coordinator| coordinator.node == self.settings.me);
+        leads && self.own_term && self.applied > self.applied_then
+    }
+
     fn go_on(&mut self, now: Moment, effects: &mut Vec<Effect>) {
+        if self.has_proved_leadership() {
+            return self.finish(now, Some(self.settings.me), "confirmed as coordinator", effects);
+        }
         match &self.sync {
             Sync::Done => {}
             Sync::CatchingUp { answer } => {
@@ -245,13 +260,20 @@ impl Recovery {
             tried.clear();
             candidates.first()
         });
-        // A node that leads needs nobody's answer: it waits for the first entry of its own term.
+        // A node that leads needs nobody's answer but the majority's.
         *asked = match next {
-            Some(peer) if coordinator != Some(me) => {
+            _ if coordinator == Some(me) => {
+                // The first time it waits for the entry with which every leader begins its term.
+                if asked.is_some() {
+                    effects.push(Effect::ProveLeadership);
+                }
+                Some((me, now))
+            }
+            Some(peer) => {
                 effects.push(Effect::AskStateSync { peer: *peer, applied: self.applied });
                 Some((*peer, now))
             }
-            _ => None,
+            None => None,
         };
     }
 

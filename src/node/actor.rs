@@ -154,11 +154,12 @@ impl Node {
         }
     }
 
-    fn record_election(&self, result: ElectionResult) {
+    fn propose(&self, command: Command) {
         let (raft, me) = (self.parts.raft.clone(), self.me());
         tokio::spawn(async move {
-            if let Err(error) = raft.propose(Command::RecordElection(result)).await {
-                log::warn!("node {me}: the election is not recorded in the ledger: {error}");
+            let what = command.to_string();
+            if let Err(error) = raft.propose(command).await {
+                log::warn!("node {me}: not committed: {what}: {error}");
             }
         });
     }
@@ -296,7 +297,7 @@ impl Handler<RaftChanged> for Node {
         self.election(now, election::Input::Raft(view), context);
         self.recovery(now, applied, context);
         if own_term && let Some(result) = self.unrecorded.take() {
-            self.record_election(result);
+            self.propose(Command::RecordElection(result));
         }
     }
 }

@@ -15,6 +15,8 @@ use crate::protocol::election::ElectionResult;
 pub enum Command {
     /// Remember how a coordinator was found.
     RecordElection(ElectionResult),
+    /// Nothing: only a leader with a majority can have it committed.
+    ProveLeadership,
 }
 
 impl fmt::Display for Command {
@@ -23,6 +25,7 @@ impl fmt::Display for Command {
             Command::RecordElection(result) => {
                 write!(formatter, "record the election of term {}", result.coordinator.term)
             }
+            Command::ProveLeadership => write!(formatter, "prove leadership"),
         }
     }
 }

@@ -127,3 +127,24 @@ fn a_failure_begins_a_new_recovery_that_counts_what_was_missed() {
     let effects = recovery.step(at(1200), Input::Applied { applied: 9, own_term: false });
     assert_eq!(effects[1], Effect::Recovered { from: Some(LEADER), entries: 6, took: Duration::from_millis(100) });
 }
+
+/// A cluster of one has nobody to ask; a former coordinator that was deaf has a successor. Both must prove that they lead.
+#[test]
+fn whoever_still_believes_to_lead_after_a_failure_must_prove_it() {
+    let mut recovery = Recovery::new(Settings::new(ME), at(0));
+    recovery.step(at(1), Input::Coordinator(leadership(ME)));
+    recovery.step(at(2), Input::Applied { applied: 2, own_term: true });
+    recovery.step(at(100), Input::Failed { why: "told to".into() });
+    let over = recovery.step(at(1100), Input::FailureOver);
+    assert_eq!(over, [changed(NodeState::Failed, NodeState::Recovering, "the failure is over")]);
+    assert_eq!(recovery.step(at(1299), Input::Tick), []);
+    assert_eq!(recovery.step(at(1300), Input::Tick), [Effect::ProveLeadership]);
+    assert_eq!(recovery.state(), NodeState::Recovering);
+
+    let mut replaced = recovery.clone();
+    let effects = recovery.step(at(1301), Input::Applied { applied: 3, own_term: true });
+    assert_eq!(effects[0], changed(NodeState::Recovering, NodeState::Active, "confirmed as coordinator"));
+
+    let effects = replaced.step(at(1301), Input::Coordinator(leadership(LEADER)));
+    assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 2 }], "it asks its successor at once");
+}

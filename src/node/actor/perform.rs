@@ -10,6 +10,7 @@ use crate::core::{election, failure, liveness, placement, recovery};
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
 use crate::protocol::sync::StateSync;
+use crate::raft::Command;
 use crate::time::Moment;
 use crate::transport::{ProbeOutcome, probe};
 
@@ -151,6 +152,7 @@ impl Node {
                     }
                 });
             }
+            Effect::ProveLeadership => self.propose(Command::ProveLeadership),
             Effect::Adopt(answer) => {
                 self.parts.placement.step(now, placement::Input::Adopt(answer.placements));
                 if let Some(coordinator) = answer.coordinator {
