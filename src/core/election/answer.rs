@@ -28,7 +28,9 @@ impl Election {
         vacancy: Option<Leadership>,
         effects: &mut Vec<Effect>,
     ) {
-        if from.node != round.caller {
+        // A question that comes twice must not be answered by another load than the first time.
+        let is_repeated = self.answers.get(&round.caller).is_some_and(|answer| answer.round == round);
+        if from.node != round.caller || is_repeated {
             return;
         }
         let answer = Answer { round, vacancy, asked_at: now, load: self.load, state: self.state, finding: None };
@@ -89,7 +91,8 @@ impl Election {
     /// That node is heard again: what was found of its leadership is no longer what this node sees, so no late nomination may
     /// rest on it.
     pub(super) fn take_back_findings(&mut self, node: NodeId) {
-        self.answers.retain(|_, answer| answer.vacancy.is_none_or(|vacancy| vacancy.node != node));
+        let is_about = |answer: &&mut Answer| answer.vacancy.is_some_and(|vacancy| vacancy.node == node);
+        self.answers.values_mut().filter(is_about).for_each(|answer| answer.finding = None);
     }
 
     /// What this node found in that round of that caller, if it was asked, about that vacancy.

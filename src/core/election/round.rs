@@ -128,7 +128,7 @@ impl Election {
         }
         // The answer may have ended the round: by a later leadership, or by a membership without this node.
         if let Some(round) = &mut self.round {
-            round.answers.insert(from.node, standing);
+            round.answers.entry(from.node).or_insert(standing);
         }
     }
 

@@ -323,3 +323,24 @@ fn e3_the_quick_repetitions_begin_anew() {
     disagree(&mut election, 16, 3);
     assert_eq!(election.step(ms(19), Input::Tick), calls(2, 4));
 }
+
+/// E1: a question or an answer that comes twice does not thaw a frozen load (found by the model).
+#[test]
+fn e1_a_repeated_question_does_not_thaw_the_load() {
+    let mut election = follower(3, 70);
+    let id = round(2, 9);
+    let ask = query(id, Some(leadership(1, 1)), Cause::ConnectionRefused);
+    election.step(ms(10), received(2, ask.clone()));
+    election.step(ms(11), probed(id, GONE));
+    election.step(ms(11), own(5));
+    assert_eq!(election.step(ms(12), received(2, ask)), []);
+
+    let settings = Settings { nodes: (1..=4).map(NodeId).collect(), ..settings(2) };
+    let mut caller = follower_with(settings, 50);
+    caller.step(ms(10), suspected(1));
+    caller.step(ms(11), probed(round(2, 1), GONE));
+    for load in [60, 0] {
+        assert_eq!(caller.step(ms(12), received(3, response(round(2, 1), standing(3, load, GONE), None))), []);
+    }
+    assert_eq!(caller.step(ms(70), Input::Tick), [campaign(Campaign::AgreedDeath, 1)], "node 3 has said 0.60");
+}
