@@ -1,5 +1,7 @@
 //! The promise: imports point downwards only, each framework is named in one place, and the cores stay pure.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Real processes on loopback: killed, paused, failed, restarted. Each test says which promise it keeps.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
 mod common;
 
 use std::time::Duration;
@@ -165,7 +167,8 @@ async fn two_of_three_failed_and_recovering_together_find_a_coordinator() {
     let other = cluster.running().into_iter().find(|id| *id != first.node.0).unwrap();
     cluster.fail(first.node.0, Duration::from_secs(1)).await;
     cluster.fail(other, Duration::from_secs(1)).await;
-    cluster.settled_after(first.term.0).await;
+    // The former coordinator may be the one again, in its old term: nobody else could be elected meanwhile.
+    assert!(cluster.settled().await.term >= first.term);
     cluster.won_terms(&[1, 2, 3]).await;
 }
 

@@ -1,5 +1,7 @@
 //! What bad input gets: each its own line, a documented exit code, no panic, nothing lost.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
 mod common;
 
 use std::fs;

@@ -299,10 +299,10 @@ impl ClusterConfig {
             ));
         }
         let failures = &self.failures;
-        if !(0.0..=1.0).contains(&failures.probability)
-            || !(failures.every_s > 0.0 && failures.min_s > 0.0 && failures.max_s >= failures.min_s)
-            || failures.max_s > 600.0
-        {
+        let is_probability = (0.0..=1.0).contains(&failures.probability);
+        // Written so that a NaN is refused as well.
+        let is_span = failures.every_s > 0.0 && failures.min_s > 0.0 && failures.max_s >= failures.min_s;
+        if !is_probability || !is_span || failures.max_s > 600.0 {
             return wrong("[failures] needs 0 ≤ probability ≤ 1, every_s > 0 and 0 < min_s ≤ max_s ≤ 600".into());
         }
         if !self.jobs.simulated_load.is_finite() || self.jobs.simulated_load < 0.0 {

@@ -165,7 +165,12 @@ fn thresholds(page: &mut Page, report: &Report) {
         } else {
             paint("MISSED", Style::Bad, page.colour)
         };
-        let value = threshold.value.map_or_else(|| "no sample".to_owned(), |value| format!("{value:.4}"));
+        let measured = |value: f64| match threshold.expression.split(['<', '>', '=']).next().map(str::trim) {
+            Some("success_rate") => format!("{value:.4}"),
+            Some("requests_per_sec") => format!("{value:.1}/s"),
+            _ => format!("{value:.1} ms"),
+        };
+        let value = threshold.value.map_or_else(|| "no sample".to_owned(), measured);
         page.line(format!("  {verdict}  {:<28} {value}", threshold.expression));
     }
 }
