@@ -134,6 +134,36 @@ async fn a_failed_node_is_silent_and_recovers_by_state_sync() {
     assert!(from.is_some_and(|from| from.0 != failed) && entries > 0, "{synced_by:?}");
 }
 
+/// `StateSync` decides: while nobody answers it, the node stays Recovering and takes no job.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_state_sync_is_held_back_the_node_stays_recovering_without_jobs() {
+    let cluster = TestCluster::start(3, "[recovery]\njobs_only_after_ms = 600000\n").await;
+    let coordinator = cluster.settled().await.node.0;
+    let failed = cluster.running().into_iter().find(|id| *id != coordinator).unwrap();
+    let others: Vec<u16> = cluster.running().into_iter().filter(|id| *id != failed).collect();
+    cluster.fail(failed, Duration::from_millis(500)).await;
+    // Paused processes accept the question and do not answer it.
+    for id in &others {
+        cluster.signal(*id, Signal::STOP);
+    }
+    wait_for("the failure is over", async || {
+        (cluster.status(failed).await?.state == NodeState::Recovering).then_some(())
+    })
+    .await;
+    let end = image_cloud::time::now() + Duration::from_secs(3);
+    while image_cloud::time::now() < end {
+        let response = cluster.post(failed, route::SEAL, picture(1)).await.unwrap();
+        assert_eq!(response.status().as_u16(), 503);
+        let status = cluster.status(failed).await.unwrap();
+        assert_eq!((status.state, status.jobs_done), (NodeState::Recovering, 0));
+    }
+    for id in &others {
+        cluster.signal(*id, Signal::CONT);
+    }
+    cluster.settled().await;
+    seals(&cluster, failed).await;
+}
+
 /// Design §2: with the majority lost, sealing goes on and nobody is confirmed as coordinator.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_sealing_goes_on_and_no_coordinator_is_confirmed() {

@@ -58,6 +58,8 @@ pub struct ClusterConfig {
     pub jobs: JobNumbers,
     /// Numbers of the failure simulation.
     pub failures: FailureNumbers,
+    /// Numbers of the recovery.
+    pub recovery: RecoveryNumbers,
     /// Limits of what is accepted.
     pub limits: LimitNumbers,
 }
@@ -155,6 +157,16 @@ pub struct FailureNumbers {
     pub max_s: f64,
 }
 
+/// Numbers of the recovery.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecoveryNumbers {
+    /// How long a `StateSync` may go unanswered before the next peer is asked, in milliseconds.
+    pub answer_limit_ms: u64,
+    /// Without a coordinator for this long, a node takes jobs though it is not in sync, in milliseconds.
+    pub jobs_only_after_ms: u64,
+}
+
 /// Limits of what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -186,6 +198,7 @@ impl Default for ClusterConfig {
             election: ElectionNumbers::default(),
             jobs: JobNumbers::default(),
             failures: FailureNumbers::default(),
+            recovery: RecoveryNumbers::default(),
             limits: LimitNumbers::default(),
         }
     }
@@ -225,6 +238,12 @@ impl Default for JobNumbers {
 impl Default for FailureNumbers {
     fn default() -> Self {
         FailureNumbers { random: false, every_s: 30.0, probability: 0.2, min_s: 10.0, max_s: 20.0 }
+    }
+}
+
+impl Default for RecoveryNumbers {
+    fn default() -> Self {
+        RecoveryNumbers { answer_limit_ms: 200, jobs_only_after_ms: 2000 }
     }
 }
 
@@ -356,6 +375,12 @@ mod tests {
         assert_eq!(config, ClusterConfig::default());
         assert_eq!(config.node(NodeId(2)).unwrap().http.to_string(), "127.0.0.1:8002");
         assert_eq!(config.node(NodeId(2)).unwrap().peer_address().to_string(), "127.0.0.1:9002");
+    }
+
+    #[test]
+    fn the_file_in_the_repository_shows_the_defaults() {
+        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT_CONFIG);
+        assert_eq!(ClusterConfig::load(Some(&shipped)).unwrap(), ClusterConfig::default());
     }
 
     #[test]

@@ -5,5 +5,5 @@ pub mod secrets;
 
 pub use file::{
     ClusterConfig, ConfigError, ConfiguredNode, DEFAULT_CONFIG, ElectionNumbers, FailureNumbers, JobNumbers,
-    LimitNumbers, StrategyName,
+    LimitNumbers, RecoveryNumbers, StrategyName,
 };

@@ -123,7 +123,7 @@ async fn serve(
         election: Election::new(election_settings(&options, member), *seed),
         liveness: Liveness::new(liveness_settings(config, *id)),
         placement: placement::Placement::new(placement::Settings::default()),
-        recovery: recovery::Recovery::new(recovery::Settings::new(*id), time::now()),
+        recovery: recovery::Recovery::new(recovery_settings(config, *id), time::now()),
         failures: failure::Failures::new(failure_settings(config), seed.wrapping_add(1), time::now()),
     };
     let node = Node::new(parts).start();
@@ -230,6 +230,14 @@ fn failure_settings(config: &ClusterConfig) -> failure::Settings {
         probability: numbers.probability,
         shortest: Duration::from_secs_f64(numbers.min_s),
         longest: Duration::from_secs_f64(numbers.max_s),
+    }
+}
+
+fn recovery_settings(config: &ClusterConfig, me: NodeId) -> recovery::Settings {
+    recovery::Settings {
+        answer_limit: Duration::from_millis(config.recovery.answer_limit_ms),
+        jobs_only_after: Duration::from_millis(config.recovery.jobs_only_after_ms),
+        ..recovery::Settings::new(me)
     }
 }
 
