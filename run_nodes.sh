@@ -62,7 +62,7 @@ start() {
     local binary=target/$profile/cloud-node
     [ "$profile" != dev ] || binary=target/debug/cloud-node
     for id in $ids; do
-        "$binary" "$id" --config "$config" </dev/null > >(sed -u "s/^/[node $id] /" >>"$run/node-$id.log") 2>&1 &
+        "$binary" "$id" --config "$config" </dev/null > >(exec sed -u "s/^/[node $id] /" >>"$run/node-$id.log" 2>/dev/null) 2>&1 &
         echo $! >"$run/node-$id.pid"
     done
     deadline=$((SECONDS + 30))
