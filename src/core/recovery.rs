@@ -233,8 +233,9 @@ impl Recovery {
                 self.ask(now, effects);
                 let leaderless = self.leaderless_since.map_or(Duration::ZERO, |since| now.since(since));
                 if self.state == NodeState::Recovering && leaderless >= self.settings.jobs_only_after {
-                    let why = "no coordinator for 2 s: takes jobs, will sync when one is confirmed";
-                    self.change_to(NodeState::Active, why.into(), effects);
+                    let seconds = self.settings.jobs_only_after.as_secs_f64();
+                    let why = format!("no coordinator for {seconds} s: takes jobs, will sync when one is confirmed");
+                    self.change_to(NodeState::Active, why, effects);
                 }
             }
         }
