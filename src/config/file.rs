@@ -176,7 +176,8 @@ pub struct LimitNumbers {
     pub side: u32,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,
-    /// Memory for images that are being received, wait or are being sent, in mebibytes.
+    /// Memory for images from the first byte that is received to the end of their job, in mebibytes. Finished answers that
+    /// are being sent are not counted.
     pub transfer_memory_mib: u64,
 }
 

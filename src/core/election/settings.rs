@@ -36,7 +36,7 @@ pub struct Settings {
     pub catch_up: Duration,
     /// How long a hand-over may take before the winner has a third node elected: 2 × Raft's election_timeout_min (400 ms).
     pub hand_over: Duration,
-    /// A rule to break. For `tests/election_model.rs`, which must notice; `None` everywhere else.
+    /// A rule to break. For `tests/election_model/`, which must notice; `None` everywhere else.
     #[doc(hidden)]
     pub broken: Option<Rule>,
 }
