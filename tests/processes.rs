@@ -26,7 +26,7 @@ async fn seals(cluster: &TestCluster, id: u16) {
     assert!(opened.original == original && opened.name == "p.png");
 }
 
-/// E2, S1 1.2: the coordinator is killed with kill -9; another is confirmed in a later term; the killed node comes back.
+/// E2: the coordinator is killed with kill -9; another is confirmed in a later term; the killed node comes back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_coordinator_is_replaced_and_comes_back() {
     let mut cluster = TestCluster::start(3, "").await;
@@ -68,7 +68,7 @@ async fn a_paused_coordinator_is_replaced_and_follows_when_it_goes_on() {
     cluster.stop(first.node.0).await;
 }
 
-/// S1 1.2–1.4: with unequal real jobs the lowest load wins, and the printed list shows every load with the winner marked.
+/// E1, E7: with unequal real jobs the lowest load wins, and the printed list shows every load with the winner marked.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lowest_load_wins_and_the_printed_list_shows_it() {
     let mut cluster = TestCluster::start(3, "[jobs]\nworkers = 1\nsimulated_delay_ms = 60000\n").await;
@@ -99,7 +99,7 @@ async fn the_lowest_load_wins_and_the_printed_list_shows_it() {
     }
 }
 
-/// S1 1.9–1.11: a failed coordinator answers nobody, is replaced, recovers by StateSync and is Active again.
+/// A failed coordinator answers nobody, is replaced, recovers by StateSync and is Active again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_node_is_silent_and_recovers_by_state_sync() {
     let cluster = TestCluster::start(3, "").await;
@@ -164,7 +164,7 @@ async fn while_state_sync_is_held_back_the_node_stays_recovering_without_jobs() 
     seals(&cluster, failed).await;
 }
 
-/// Design §2: with the majority lost, sealing goes on and nobody is confirmed as coordinator.
+/// Jobs need no ledger: with the majority lost, sealing goes on and nobody is confirmed as coordinator.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_sealing_goes_on_and_no_coordinator_is_confirmed() {
     let mut cluster = TestCluster::start(3, "").await;

@@ -8,9 +8,16 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::id::NodeId;
+use crate::protocol::sync::FailCommand;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_CONFIG: &str = "config/cluster.toml";
+
+/// From the HTTP port of a node to the port of its node protocol, unless that is named.
+const PEER_PORT_DISTANCE: u16 = 1000;
+
+/// The most of any size: 1 TiB.
+const MOST_MIB: u64 = 1 << 20;
 
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
@@ -80,11 +87,11 @@ pub struct ConfiguredNode {
 impl ConfiguredNode {
     /// Where it listens for other nodes.
     pub fn peer_address(&self) -> SocketAddr {
-        self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(1000)))
+        self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(PEER_PORT_DISTANCE)))
     }
 }
 
-/// Numbers of the election; their evidence stands in ARCHITECTURE.md.
+/// Numbers of the election; what was measured for them stands in ARCHITECTURE.md.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ElectionNumbers {
@@ -181,7 +188,8 @@ pub struct LimitNumbers {
     pub side: u32,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,
-    /// Memory for images that are being received, wait or are being sent, in mebibytes.
+    /// Memory for images from the first byte that is received to the end of their job, in mebibytes. Finished answers that
+    /// are being sent are not counted.
     pub transfer_memory_mib: u64,
 }
 
@@ -292,6 +300,13 @@ impl ClusterConfig {
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for node in &self.nodes {
+            if node.peer.is_none() && node.http.port() > u16::MAX - PEER_PORT_DISTANCE {
+                return wrong(format!(
+                    "node {} has HTTP port {}, so its node port would be over 65535; name one with peer",
+                    node.id,
+                    node.http.port()
+                ));
+            }
             if node.id.0 == 0 || !ids.insert(node.id) {
                 return wrong(format!("node id {} is 0 or stands twice; ids are different numbers from 1", node.id));
             }
@@ -321,11 +336,36 @@ impl ClusterConfig {
         let is_probability = (0.0..=1.0).contains(&failures.probability);
         // Written so that a NaN is refused as well.
         let is_span = failures.every_s > 0.0 && failures.min_s > 0.0 && failures.max_s >= failures.min_s;
-        if !is_probability || !is_span || failures.max_s > 600.0 {
-            return wrong("[failures] needs 0 ≤ probability ≤ 1, every_s > 0 and 0 < min_s ≤ max_s ≤ 600".into());
+        let longest = FailCommand::LONGEST.as_secs_f64();
+        if !is_probability || !is_span || failures.max_s > longest {
+            return wrong(format!(
+                "[failures] needs 0 ≤ probability ≤ 1, every_s > 0 and 0 < min_s ≤ max_s ≤ {longest}"
+            ));
         }
         if !self.jobs.simulated_load.is_finite() || self.jobs.simulated_load < 0.0 {
             return wrong("jobs.simulated_load must be a number of 0 or more".into());
+        }
+        self.validate_sizes()
+    }
+
+    /// Sizes that the nodes can add and multiply without overflow, and with which they can do anything at all.
+    fn validate_sizes(&self) -> Result<(), ConfigError> {
+        let (jobs, limits) = (&self.jobs, &self.limits);
+        for (key, value, least, most) in [
+            ("jobs.workers", u64::from(jobs.workers), 0, 1024),
+            ("jobs.waiting_per_worker", u64::from(jobs.waiting_per_worker), 0, 100_000),
+            ("jobs.repeats_mib", jobs.repeats_mib, 0, MOST_MIB),
+            ("limits.original_mib", limits.original_mib, 1, MOST_MIB),
+            ("limits.sealed_mib", limits.sealed_mib, 1, MOST_MIB),
+            ("limits.decode_memory_mib", limits.decode_memory_mib, 1, MOST_MIB),
+            ("limits.transfer_memory_mib", limits.transfer_memory_mib, 1, MOST_MIB),
+            ("limits.megapixels", limits.megapixels, 1, 1_000_000),
+            ("limits.side", u64::from(limits.side), 1, 1_000_000),
+        ] {
+            if !(least..=most).contains(&value) {
+                let text = format!("{key} is {value}; use a number from {least} to {most}");
+                return Err(ConfigError::Contradiction(text));
+            }
         }
         Ok(())
     }
@@ -378,9 +418,22 @@ mod tests {
     }
 
     #[test]
-    fn the_file_in_the_repository_shows_the_defaults() {
-        let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join(DEFAULT_CONFIG);
-        assert_eq!(ClusterConfig::load(Some(&shipped)).unwrap(), ClusterConfig::default());
+    fn the_file_of_the_repository_shows_the_defaults() {
+        let file: ClusterConfig = toml::from_str(include_str!("../../config/cluster.toml")).unwrap();
+        assert_eq!(file, ClusterConfig::default());
+    }
+
+    #[test]
+    fn numbers_that_no_node_can_work_with_are_refused_by_name() {
+        for (text, name) in [
+            ("[jobs]\nwaiting_per_worker = 4294967295\n", "jobs.waiting_per_worker"),
+            ("[limits]\noriginal_mib = 17592186044416\n", "limits.original_mib"),
+            ("[limits]\nside = 0\n", "limits.side"),
+            ("[[nodes]]\nid = 1\nhttp = \"127.0.0.1:65000\"\n", "65000"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
     }
 
     #[test]

@@ -14,14 +14,15 @@ Examples:
   demo --op mix --images ~/Pictures          your own pictures, sealed and labelled
   demo --failures none --verify none         speed alone
   demo --rate 300 --threshold 'p95<250ms'    300 requests a second, timed from the planned send; exit 99 if missed
-  demo --attach http://127.0.0.1:8001,http://127.0.0.1:8002
+  demo --attach http://127.0.0.1:8001,http://127.0.0.1:8002";
 
+const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a request failed or an answer was wrong, 2 usage, 4 no cluster, 99 a threshold was missed,
 130 (Ctrl-C) or 143 (SIGTERM) interrupted with a partial report.";
 
 /// Starts a cluster, sends it image jobs while nodes fail, checks every answer and reports.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "demo", version, about, after_help = EXAMPLES)]
+#[command(name = "demo", version, about, before_help = EXAMPLES, after_help = EXIT_CODES)]
 pub struct Arguments {
     /// Client actors that send at the same time.
     #[arg(long, short = 'c', default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -282,6 +283,13 @@ mod tests {
     fn resolve(line: &[&str]) -> Result<Options, UsageError> {
         let arguments = Arguments::try_parse_from(std::iter::once(&"demo").chain(line)).unwrap();
         Options::resolve(arguments, 99)
+    }
+
+    #[test]
+    fn help_starts_with_examples_and_ends_with_exit_codes() {
+        let help = Arguments::try_parse_from(["demo", "--help"]).unwrap_err().to_string();
+        assert!(help.starts_with("Examples:\n  demo "), "{help}");
+        assert!(help.contains("99 a threshold was missed"), "{help}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! compared with the original byte for byte. The queue is bounded in bytes; a client whose answer finds it full waits before it
 //! sends again, and that wait is counted.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -89,7 +90,9 @@ fn check_all(checker: &dyn Checker, receiver: &Mutex<mpsc::Receiver<Queued>>) ->
         let next = receiver.lock().unwrap_or_else(PoisonError::into_inner).blocking_recv();
         let Some((check, _memory)) = next else { return findings };
         let begin = now();
-        let verdict = checker.check(&check.work, &check.picture, &check.answer);
+        // A check that panics has found an answer that should never have come; the findings before it must not be lost with it.
+        let verdict = catch_unwind(AssertUnwindSafe(|| checker.check(&check.work, &check.picture, &check.answer)))
+            .unwrap_or_else(|_| Err("the check panicked on this answer".to_owned()));
         findings.work += now().since(begin);
         findings.checked += 1;
         if let Err(why) = verdict {
@@ -122,7 +125,7 @@ impl Workers {
                     all.wrong.extend(findings.wrong);
                     all.work += findings.work;
                 }
-                // A check that panics has found something that it should never have found.
+                // Panics of the checks are caught, so this is a bug of the loop around them.
                 Err(_) => log::error!("a checking worker panicked; its findings are lost"),
             }
         }
@@ -179,6 +182,28 @@ mod tests {
         assert_eq!(findings.wrong.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [2, 3]);
         assert!(findings.wrong[0].1.contains("at byte 11"), "{}", findings.wrong[0].1);
         assert!(findings.wrong[1].1.contains("3 bytes instead of 12"), "{}", findings.wrong[1].1);
+    }
+
+    /// Panics on one answer.
+    struct Fragile;
+
+    impl Checker for Fragile {
+        fn check(&self, _work: &Work, _picture: &Picture, answer: &[u8]) -> Result<(), String> {
+            if answer == b"poison" { panic!("as a decoder may") } else { Err("wrong".to_owned()) }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_counts_as_a_wrong_answer_and_loses_no_other() {
+        let (queue, workers) = start(Arc::new(Fragile), 1).unwrap();
+        for (index, answer) in [(1, &b"a"[..]), (2, b"poison"), (3, b"b")] {
+            queue.submit(check(index, Bytes::from_static(answer))).await;
+        }
+        drop(queue);
+        let findings = workers.finish();
+        assert_eq!(findings.checked, 3);
+        assert_eq!(findings.wrong.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2, 3]);
+        assert!(findings.wrong[1].1.contains("panicked"), "{}", findings.wrong[1].1);
     }
 
     #[tokio::test]

@@ -11,9 +11,6 @@ use crate::protocol::job::Announcement;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::sync::FailCommand;
 
-/// Longest failure that may be commanded.
-const LONGEST_FAILURE_MS: u64 = 600_000;
-
 pub async fn announcements(
     service: web::Data<Service>,
     announcement: web::Json<Announcement>,
@@ -47,8 +44,9 @@ pub async fn events(service: web::Data<Service>, query: web::Query<EventsQuery>)
 
 pub async fn fail(service: web::Data<Service>, command: web::Json<FailCommand>) -> Result<HttpResponse, Refusal> {
     let milliseconds = command.duration_ms;
-    if milliseconds == 0 || milliseconds > LONGEST_FAILURE_MS {
-        let detail = format!("duration_ms is {milliseconds}; a failure lasts from 1 to {LONGEST_FAILURE_MS} ms");
+    let longest = FailCommand::LONGEST.as_millis() as u64;
+    if milliseconds == 0 || milliseconds > longest {
+        let detail = format!("duration_ms is {milliseconds}; a failure lasts from 1 to {longest} ms");
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
     }
     service.fail(Duration::from_millis(milliseconds)).await?;

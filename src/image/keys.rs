@@ -63,7 +63,7 @@ hexadecimal_id!(
     KeyId, 8
 );
 hexadecimal_id!(
-    /// The name of a cluster's ledger: BLAKE3-256 of its initial membership (design §3).
+    /// The name of a cluster's ledger: BLAKE3-256 of its initial membership, random incarnations included.
     ClusterId, 32
 );
 hexadecimal_id!(

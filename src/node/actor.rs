@@ -15,6 +15,7 @@ use crate::core::election::{self, Election, RaftView};
 use crate::core::liveness::{self, Liveness};
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
+use crate::image::ClusterId;
 use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
 use crate::protocol::event::EventKind;
 use crate::protocol::job::{Announcement, EncryptionResponse};
@@ -283,10 +284,10 @@ impl Handler<RaftChanged> for Node {
 
     fn handle(&mut self, RaftChanged(view): RaftChanged, context: &mut Self::Context) {
         let now = time::now();
-        if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id()) {
-            log::info!("node {}: the cluster id is {}", self.me(), hexadecimal(&id));
+        if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id().map(ClusterId)) {
+            log::info!("node {}: the cluster id is {id}", self.me());
             // Set once; a second value cannot come, since the ledger names itself once.
-            let _ = self.parts.tools.cluster_id.set(crate::image::ClusterId(id));
+            let _ = self.parts.tools.cluster_id.set(id);
         }
         self.raft_view = view.clone();
         let leads = view.leader == Some(self.me());
@@ -486,15 +487,10 @@ impl Handler<StatusAsked> for Node {
             uptime_ms: now.since(self.started).as_millis() as u64,
             cpu_ms: usage.cpu.as_millis() as u64,
             memory_bytes: usage.memory_bytes,
-            cluster_id: self.parts.tools.cluster_id.get().map(|id| hexadecimal(&id.0)),
+            cluster_id: self.parts.tools.cluster_id.get().map(ToString::to_string),
             peers: self.parts.peers.keys().map(peer).collect(),
         }))
     }
-}
-
-/// Bytes as lower-case hexadecimal digits.
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Records an event and logs what is worth a line.

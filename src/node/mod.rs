@@ -7,7 +7,7 @@ mod events;
 mod inbound;
 pub mod listener;
 mod options;
-mod resources;
+pub mod resources;
 mod service;
 mod shared;
 mod start;

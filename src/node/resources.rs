@@ -13,7 +13,7 @@ pub struct Usage {
     pub memory_bytes: u64,
 }
 
-/// Reads what this process has used until now.
+/// Reads what this process has used until now; zeros where the system does not tell.
 pub fn usage() -> Usage {
     let pid = Pid::from_u32(std::process::id());
     let Ok(mut system) = System::new() else { return Usage::default() };

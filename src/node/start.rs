@@ -346,3 +346,23 @@ fn parents_lines() -> tokio::sync::mpsc::Receiver<String> {
     });
     receiver
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Incarnation;
+
+    /// The defaults of the cores are those of the configuration, so that a number stands for the same in docs, tests and nodes.
+    #[test]
+    fn the_defaults_of_the_cores_are_those_of_the_configuration() {
+        let (config, id) = (ClusterConfig::default(), NodeId(1));
+        let member = MemberId { node: id, incarnation: Incarnation(7) };
+        let nodes: Vec<NodeId> = config.nodes.iter().map(|node| node.id).collect();
+        let others = nodes.iter().copied().filter(|node| *node != id).collect();
+        assert_eq!(liveness_settings(&config, id), liveness::Settings::new(others));
+        let limits = image_limits(&config.limits);
+        assert_eq!(limits, Limits::default());
+        let options = NodeOptions { id, config, bootstrap: false, seed: 1, exit_with_parent: false };
+        assert_eq!(election_settings(&options, member), election::Settings::new(member, nodes));
+    }
+}

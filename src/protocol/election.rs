@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Load, LogPosition, MemberId, NodeId, Term};
+use crate::id::{Load, LogPosition, MemberId, NodeId};
 use crate::protocol::status::{Leadership, NodeState};
 
-/// Sent to every peer every 20 ms, on a connection of its own.
+/// Sent to every peer, every 20 ms by default, on a connection of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Heartbeat {
     /// Who, in which life.
@@ -176,10 +176,5 @@ impl Leadership {
     /// Whether this leadership is of a later term than `other`.
     pub fn is_later_than(self, other: Option<Leadership>) -> bool {
         other.is_none_or(|other| self.term > other.term)
-    }
-
-    /// The term, or 0 for none.
-    pub fn term_of(leadership: Option<Leadership>) -> Term {
-        leadership.map_or(Term(0), |leadership| leadership.term)
     }
 }

@@ -78,7 +78,7 @@ pub enum SealForm {
     Stored,
 }
 
-/// The label that `label` writes and `unlabel` reads: the JSON of design row 1.8, fields in this order.
+/// The label that `client label` writes and `client read-label` reads: the JSON `{"usernames":[…],"quota":n}`, fields in this order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Label {

@@ -1,5 +1,7 @@
 //! Coming back: what a recovering node asks for, and the command that makes a node fail.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Load, NodeId};
@@ -44,6 +46,11 @@ pub struct PlacementEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FailCommand {
-    /// How long the node ignores all communication, in milliseconds (at most 10 minutes).
+    /// How long the node ignores all communication, in milliseconds: from 1 to [`FailCommand::LONGEST`].
     pub duration_ms: u64,
+}
+
+impl FailCommand {
+    /// The longest failure, commanded or random: 10 minutes.
+    pub const LONGEST: Duration = Duration::from_secs(600);
 }

@@ -1,4 +1,4 @@
-//! What the election promises (issue 2, item 7), checked on every input and effect by what really happened, not by what the cores
+//! What the election promises, checked on every input and effect by what really happened, not by what the cores
 //! remember.
 
 use std::collections::{BTreeMap, BTreeSet};

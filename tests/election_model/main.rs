@@ -1,4 +1,4 @@
-//! The election core, model-checked: three real cores against an abstract Raft (design §6). A search counts only if it is complete.
+//! The election core, model-checked: three real cores against an abstract Raft (ARCHITECTURE.md, rules E0 to E6). A search counts only if it is complete.
 //!
 //! `MODEL=full cargo test --release --test election_model` adds the searches that take minutes.
 
@@ -101,7 +101,7 @@ fn check(scenario: Scenario) -> usize {
     states
 }
 
-/// Issue 2, item 7: every promise holds in every state, every sight is seen, every search is complete.
+/// Every promise holds in every state, every sight is seen, every search is complete.
 #[test]
 fn the_election_keeps_its_promises() {
     let only = std::env::var("SCENARIO").ok();

@@ -6,6 +6,7 @@ use super::args::duration;
 use super::exit::CommandError;
 use super::target::TargetArguments;
 use crate::client::FailTarget;
+use crate::protocol::sync::FailCommand;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(before_help = "\
@@ -26,7 +27,7 @@ pub struct Arguments {
 /// What the nodes accept: from 1 ms to 10 minutes.
 fn failure_time(text: &str) -> Result<Duration, String> {
     let time = duration(text)?;
-    let limits = Duration::from_millis(1)..=Duration::from_secs(600);
+    let limits = Duration::from_millis(1)..=FailCommand::LONGEST;
     if limits.contains(&time) { Ok(time) } else { Err(format!("a failure lasts from 1ms to 10m, not {text}")) }
 }
 

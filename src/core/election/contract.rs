@@ -30,7 +30,7 @@ pub struct RaftView {
 /// Everything that can happen to the election.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Time passes (every 5 ms).
+    /// Time passes (every 5 ms by default).
     Tick,
     /// Raft changed.
     Raft(RaftView),

@@ -25,7 +25,8 @@ impl Election {
             self.candidacy = None;
             let node = self.me();
             effects.push(Effect::Alarm(format!(
-                "node {node} has an empty disk and is not among the voters in its new life {}: \"members replace {node}\" is needed",
+                "node {node} has an empty disk and is not among the voters in its new life {}: \"members replace {node}\" is needed, \
+                 which this version lacks: put its old data directory back, or begin anew with the data of all nodes deleted",
                 self.settings.me
             )));
         }

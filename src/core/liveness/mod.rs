@@ -1,6 +1,6 @@
 //! Who is alive, by what this node sees itself: heartbeats, closed connections, refused ports and Raft's appends.
 //!
-//! The traps, all measured (`research/failover.md` §5): a killed process closes its connections before its port, so one probe is
+//! The traps, all measured: a killed process closes its connections before its port, so one probe is
 //! not enough; a pause of this process looks like everybody's death, so a late tick judges nobody; and a node whose Raft hangs goes
 //! on sending heartbeats.
 
@@ -37,7 +37,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The defaults of `research/failover.md`.
+    /// The defaults, those of `config/cluster.toml`: the longest gap between two heartbeats that was seen with 24 busy threads on
+    /// two cores was 51 ms, so a suspicion after 150 ms is not an overloaded machine.
     pub fn new(peers: Vec<NodeId>) -> Self {
         Settings {
             peers,

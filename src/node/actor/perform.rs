@@ -1,5 +1,6 @@
 //! The effects of the cores, performed.
 
+use std::io::Write;
 use std::time::Duration;
 
 use actix::{AsyncContext, Context};
@@ -71,7 +72,8 @@ impl Node {
                 self.recovery(now, recovery::Input::Coordinator(None), context);
             }
             Effect::Decided(result) => {
-                println!("{result}");
+                // `println!` panics when whoever read the output is gone; the coordinator must not stop for that.
+                let _ = writeln!(std::io::stdout(), "{result}");
                 record(&shared, Level::Info, "won the election", EventKind::Elected(result.clone()));
                 self.unrecorded = Some(result);
             }

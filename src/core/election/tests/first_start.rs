@@ -99,7 +99,8 @@ fn e0_a_wiped_node_takes_no_part() {
     let mut election = starting(settings(1));
     let old_life = MemberId { node: node(1), incarnation: Incarnation(7) };
     let alarm = "node 1 has an empty disk and is not among the voters in its new life 1.0000000000000065: \
-                 \"members replace 1\" is needed";
+                 \"members replace 1\" is needed, which this version lacks: put its old data directory back, or begin \
+                 anew with the data of all nodes deleted";
     let shown = || answer(1, standing(2, 0, Finding::Unknown), vec![old_life, member(2), member(3)]);
     assert_eq!(election.step(ms(2), shown()), [Effect::Alarm(alarm.into())]);
     assert_eq!(election.step(ms(3), shown()), []);

@@ -1,4 +1,4 @@
-//! Exact effect lists of the election; each test names the rule of design §2 that it keeps.
+//! Exact effect lists of the election; each test names the rule of ARCHITECTURE.md (E0 to E7) that it keeps.
 
 mod campaign;
 mod confirm;
@@ -44,8 +44,14 @@ pub fn ms(milliseconds: u64) -> Moment {
     Moment::from_millis(milliseconds)
 }
 
+/// Times of their own, so that the tests do not change with the defaults, and no jitter.
 pub fn settings(me: u16) -> Settings {
-    Settings { jitter: Duration::ZERO, ..Settings::new(member(me), vec![node(1), node(2), node(3)]) }
+    Settings {
+        back_off: Duration::from_millis(40),
+        jitter: Duration::ZERO,
+        dead_man: Duration::from_secs(5),
+        ..Settings::new(member(me), vec![node(1), node(2), node(3)])
+    }
 }
 
 pub fn view(term: u64, leader: Option<u16>) -> RaftView {

@@ -208,7 +208,7 @@ fn e1_answers_count_in_their_own_round_only() {
     assert_eq!(election.phase(), Phase::Calling);
 }
 
-/// Design §2, failover.md §4: a nominee that does not agree or does not win in its time is passed over for the next in rank of
+/// E3: a nominee that does not agree or does not win in its time is passed over for the next in rank of
 /// the same round; when nobody is left, the operator is told and a new round is called.
 #[test]
 fn e3_a_silent_nominee_is_passed_over_for_the_next_in_rank() {
