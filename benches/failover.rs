@@ -5,7 +5,10 @@
 //! kill(2) call until one of the two survivors *answers* `GET /api/v1/status` with a confirmed coordinator of a later term. Both
 //! are asked on a kept-alive connection 1 ms after their last answer, by a thread of higher priority where the system allows it,
 //! so a figure is up to about 3 ms too long and never too short. Beside it stands the same by the wall clock of the nodes'
-//! events, in whole milliseconds. The nodes' logs of a trial slower than `--log-over 500` milliseconds are printed.
+//! events, in whole milliseconds.
+//!
+//! A vote counts when it is on disk, so a disk that syncs slowly makes an election slow. A file of its own beside the nodes' data
+//! is synced all the time, and the longest of these syncs is told. `TMPDIR=/dev/shm` shows the same without a disk. The nodes' logs of a trial slower than `--log-over 500` milliseconds are printed.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
 
@@ -14,8 +17,11 @@ mod common;
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{TestCluster, wait_for};
@@ -25,7 +31,7 @@ use image_cloud::id::{NodeId, RequestId};
 use image_cloud::protocol::event::EventKind;
 use image_cloud::protocol::job::{SealForm, route};
 use image_cloud::protocol::status::{Leadership, NodeStatus};
-use image_cloud::time::{now, unix_millis};
+use image_cloud::time::{Moment, now, unix_millis};
 use rustix::process::Signal;
 use support::{argument, machine, quantile, verdict};
 
@@ -41,10 +47,11 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let mut cluster = TestCluster::start(NODES, "").await;
+        let disk = Disk::watch(&cluster.directory().join("disk-probe"));
         let load = Load::start(&cluster).await;
-        soak_for(&cluster, &load, Duration::from_secs(soak)).await;
-        series(&mut cluster, &load, Fault::Kill, trials).await;
-        series(&mut cluster, &load, Fault::Stop, stops).await;
+        soak_for(&cluster, &load, &disk, Duration::from_secs(soak)).await;
+        series(&mut cluster, &load, &disk, Fault::Kill, trials).await;
+        series(&mut cluster, &load, &disk, Fault::Stop, stops).await;
         println!("all series: {} seals answered, {} requests failed", load.answered(), load.failed());
     });
 }
@@ -113,9 +120,45 @@ fn busy_since(before: (f64, f64)) -> f64 {
     100.0 * (1.0 - (after.1 - before.1) / (after.0 - before.0).max(1.0))
 }
 
+/// How long the disk takes to sync a small file, by a thread that does nothing else.
+struct Disk {
+    syncs: Arc<Mutex<Vec<(Moment, Duration)>>>,
+}
+
+impl Disk {
+    /// Watches until the program ends.
+    fn watch(path: &Path) -> Disk {
+        let file = File::create(path).unwrap();
+        let syncs = Arc::new(Mutex::new(Vec::new()));
+        let results = syncs.clone();
+        std::thread::spawn(move || {
+            loop {
+                let start = now();
+                if file.write_all_at(&[1; 512], 0).and_then(|()| file.sync_data()).is_err() {
+                    return;
+                }
+                results.lock().unwrap().push((start, now().since(start)));
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        });
+        Disk { syncs }
+    }
+
+    /// Median and longest sync that ended after `since`, in milliseconds.
+    fn since(&self, since: Moment) -> (f64, f64) {
+        let syncs = self.syncs.lock().unwrap();
+        let times: Vec<f64> = syncs
+            .iter()
+            .filter(|(start, took)| *start + *took >= since)
+            .map(|(_, took)| took.as_secs_f64() * 1000.0)
+            .collect();
+        if times.is_empty() { (0.0, 0.0) } else { (quantile(&times, 0.5), quantile(&times, 1.0)) }
+    }
+}
+
 // ---- without faults --------------------------------------------------------------------------------------------------
 
-async fn soak_for(cluster: &TestCluster, load: &Load, duration: Duration) {
+async fn soak_for(cluster: &TestCluster, load: &Load, disk: &Disk, duration: Duration) {
     if duration.is_zero() {
         return;
     }
@@ -151,6 +194,8 @@ async fn soak_for(cluster: &TestCluster, load: &Load, duration: Duration) {
         after.term,
         verdict("0 elections", || elections == 0 && before == after),
     );
+    let (sync, longest) = disk.since(start);
+    println!("  syncs of a file beside them: median {sync:.1}, longest {longest:.1} ms");
     others.iter().for_each(|line| println!("  {line}"));
 }
 
@@ -164,19 +209,20 @@ enum Fault {
     Stop,
 }
 
-async fn series(cluster: &mut TestCluster, load: &Load, fault: Fault, trials: u32) {
+async fn series(cluster: &mut TestCluster, load: &Load, disk: &Disk, fault: Fault, trials: u32) {
     if trials == 0 {
         return;
     }
     let name = if fault == Fault::Kill { "kill -9" } else { "SIGSTOP" };
     let (mut times, mut event_times, mut terms) = (Vec::new(), Vec::new(), BTreeMap::new());
-    let (answered, failed, ticks) = (load.answered(), load.failed(), ticks());
+    let (answered, failed, ticks, start) = (load.answered(), load.failed(), ticks(), now());
     for trial in 1..=trials {
         let before = cluster.settled().await;
         let victim = before.node.0;
         let survivors: Vec<u16> = (1..=NODES).filter(|id| *id != victim).collect();
         let logged: BTreeMap<u16, usize> = (1..=NODES).map(|id| (id, cluster.log(id).len())).collect();
         let urls = survivors.iter().map(|id| cluster.url(*id) + route::STATUS).collect();
+        let began = now();
         let (at_unix_ms, took, found) = std::thread::scope(|scope| {
             let signal = if fault == Fault::Kill { Signal::KILL } else { Signal::STOP };
             let cluster = &*cluster;
@@ -187,7 +233,12 @@ async fn series(cluster: &mut TestCluster, load: &Load, fault: Fault, trials: u3
         *terms.entry(found.term.0 - before.term.0).or_insert(0) += 1;
         event_times.extend(first_event(cluster, &survivors, before, at_unix_ms).await);
         if took_ms > argument("--log-over", WORST_TARGET_MS) {
-            println!("{name} trial {trial}: node {victim} at {at_unix_ms}, {took_ms:.1} ms, {before:?} -> {found:?}");
+            // A sync that hangs is noted when it ends.
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            println!(
+                "{name} trial {trial}: node {victim} at {at_unix_ms}, {took_ms:.1} ms, {before:?} -> {found:?}; longest sync {:.1} ms",
+                disk.since(began).1
+            );
             for (id, length) in &logged {
                 let log = cluster.log(*id);
                 log.get(*length..)
@@ -229,6 +280,8 @@ async fn series(cluster: &mut TestCluster, load: &Load, fault: Fault, trials: u3
     }
     let counts: Vec<String> = terms.iter().map(|(terms, count)| format!("{count} x +{terms}")).collect();
     println!("  terms per failover: {}", counts.join(", "));
+    let (sync, longest) = disk.since(start);
+    println!("  syncs of a file beside them: median {sync:.1}, longest {longest:.1} ms");
     if fault == Fault::Kill {
         println!("  {}", verdict("median <= 60 ms", || median <= MEDIAN_TARGET_MS));
     }
