@@ -59,8 +59,9 @@ start() {
     done
 
     cargo build --profile "$profile" --bins
-    local binary=target/$profile/cloud-node
-    [ "$profile" != dev ] || binary=target/debug/cloud-node
+    local built=${CARGO_TARGET_DIR:-target} binary
+    binary=$built/$profile/cloud-node
+    [ "$profile" != dev ] || binary=$built/debug/cloud-node
     for id in $ids; do
         "$binary" "$id" --config "$config" </dev/null > >(sed -u "s/^/[node $id] /" >>"$run/node-$id.log") 2>&1 &
         echo $! >"$run/node-$id.pid"
