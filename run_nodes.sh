@@ -59,8 +59,9 @@ start() {
     done
 
     cargo build --profile "$profile" --bins
-    local binary=target/$profile/cloud-node
-    [ "$profile" != dev ] || binary=target/debug/cloud-node
+    local built=${CARGO_TARGET_DIR:-target} binary
+    binary=$built/$profile/cloud-node
+    [ "$profile" != dev ] || binary=$built/debug/cloud-node
     for id in $ids; do
         "$binary" "$id" --config "$config" </dev/null > >(exec sed -u "s/^/[node $id] /" >>"$run/node-$id.log" 2>/dev/null) 2>&1 &
         echo $! >"$run/node-$id.pid"
@@ -75,12 +76,18 @@ start() {
                 stop >/dev/null
                 die "node $id did not start; its last words are above, all of them in $run/node-$id.log"
             fi
-            [ $SECONDS -lt $deadline ] || die "node $id is not ready after 30 s; see $run/node-$id.log"
+            if [ $SECONDS -ge $deadline ]; then
+                tail -n 3 "$run/node-$id.log" >&2
+                stop >/dev/null
+                die "node $id was not ready after 30 s, so all were stopped; its last words are above, all in $run/node-$id.log"
+            fi
             sleep 0.1
         done
         echo "node $id ready on http://$address (pid $(pid_of "$id"))"
     done
-    echo "next: cargo run --release --bin client -- status      stop: ./run_nodes.sh stop      logs: tail -F $run/node-*.log"
+    local which=""
+    [ "$config" = config/cluster.toml ] || which=" --config $config"
+    echo "next: cargo run --release --bin client -- status$which      stop: ./run_nodes.sh stop      logs: tail -F $run/node-*.log"
 }
 
 stop() {

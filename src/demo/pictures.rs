@@ -175,11 +175,15 @@ pub struct OwnPictures {
     pub skipped: Vec<String>,
 }
 
-/// Loads every picture file that lies directly in `directory`; the content decides, not the name.
+/// Room for the label that the demo writes, in bytes.
+pub const LABEL_ROOM_BYTES: u64 = 64;
+
+/// Loads every picture file that lies directly in `directory` and can hold a label of `room` bytes; the content decides, not
+/// the name.
 ///
 /// # Errors
 /// An unreadable directory, no picture in it, or more than fits in memory.
-pub fn load(directory: &Path) -> Result<OwnPictures, PictureError> {
+pub fn load(directory: &Path, room: u64) -> Result<OwnPictures, PictureError> {
     let unreadable = |source| PictureError::Directory { path: directory.to_owned(), source };
     let mut paths = fs::read_dir(directory)
         .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>())
@@ -194,14 +198,22 @@ pub fn load(directory: &Path) -> Result<OwnPictures, PictureError> {
             return Err(PictureError::TooMuch { path: directory.to_owned() });
         }
         match read(&path) {
-            Some((format, size, bytes)) => own.pictures.push(Picture { name, format, size, bytes: bytes.into() }),
-            None => own.skipped.push(name),
+            Some((format, size, bytes)) if has_room(&bytes, room) => {
+                own.pictures.push(Picture { name, format, size, bytes: bytes.into() })
+            }
+            Some(_) | None => own.skipped.push(name),
         }
     }
     if own.pictures.is_empty() {
         return Err(PictureError::Empty { path: directory.to_owned(), skipped: own.skipped.len() });
     }
     Ok(own)
+}
+
+fn has_room(file: &[u8], room: u64) -> bool {
+    room == 0
+        || crate::image::capacity(file, &crate::image::Limits::default())
+            .is_ok_and(|capacity| capacity.label_bytes >= room)
 }
 
 fn read(path: &Path) -> Option<(&'static str, (u32, u32), Vec<u8>)> {
@@ -243,7 +255,7 @@ mod tests {
         fs::write(directory.path().join("holiday.dat"), &picture.bytes).unwrap();
         fs::write(directory.path().join("notes.png"), "no picture at all").unwrap();
         fs::create_dir(directory.path().join("more")).unwrap();
-        let own = load(directory.path()).unwrap();
+        let own = load(directory.path(), 0).unwrap();
         assert_eq!(own.pictures.len(), 1);
         assert_eq!((own.pictures[0].format, own.pictures[0].size), ("jpeg", (640, 480)));
         assert_eq!(own.skipped, ["notes.png"]);
@@ -254,7 +266,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("notes.txt"), "x").unwrap();
         for path in [directory.path().to_owned(), directory.path().join("missing")] {
-            let error = load(&path).unwrap_err().to_string();
+            let error = load(&path, 0).unwrap_err().to_string();
             assert!(error.contains("--images") && error.contains(&path.display().to_string()), "{error}");
         }
     }

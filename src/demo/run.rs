@@ -21,7 +21,7 @@ use crate::demo::driver::{Driver, LOOK_EVERY, watch_nodes};
 use crate::demo::interrupt::{self, Interrupt, Signals};
 use crate::demo::machine::{OwnUsage, host};
 use crate::demo::observer::{Observer, narrate};
-use crate::demo::options::{Arguments, FailureMode, Options, Target};
+use crate::demo::options::{Arguments, FailureMode, Options, Target, WorkMix};
 use crate::demo::pictures::{self, Picture};
 use crate::demo::plan::Plan;
 use crate::demo::progress::{Bar, Progress};
@@ -185,17 +185,21 @@ async fn prepare(options: Options) -> Result<Prepared> {
     let progress = Progress::new(u64::from(arguments.clients) * u64::from(arguments.requests), bar);
 
     let (images, seed) = (arguments.images.clone(), options.seed);
+    let needs_room = if arguments.op == WorkMix::Seal { 0 } else { pictures::LABEL_ROOM_BYTES };
     let mut notes = Vec::new();
     // In a thread of its own: the eight pictures take a second of work.
     let making = tokio::task::spawn_blocking(move || match images {
-        Some(directory) => pictures::load(&directory).map(|own| (own.pictures, own.skipped)),
+        Some(directory) => pictures::load(&directory, needs_room).map(|own| (own.pictures, own.skipped)),
         None => pictures::make(seed).map(|made| (made, Vec::new())),
     });
     let (pictures, skipped) =
         making.await.context("the pictures were not made")?.map_err(|error| Refusal::Usage(error.to_string()))?;
     if !skipped.is_empty() {
         let names = skipped.iter().take(10).cloned().collect::<Vec<_>>().join(", ");
-        notes.push(format!("{} files in --images are no PNG, JPEG or WebP and were skipped: {names}", skipped.len()));
+        notes.push(format!(
+            "{} files in --images are no PNG, JPEG or WebP, or cannot hold a label, and were skipped: {names}",
+            skipped.len()
+        ));
         progress.say(&notes[0]);
     }
     let directory = run_directory::create(arguments.out.as_deref(), &run_id)?;

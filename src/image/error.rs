@@ -56,7 +56,7 @@ pub enum ImageError {
     },
     /// The label does not fit into the picture's samples.
     #[error(
-        "the picture is too small for the label: need {need_bytes} bytes, have {have_bytes}; use a larger picture or name fewer users"
+        "the picture cannot hold the label: need {need_bytes} bytes, have {have_bytes} (pixels that are not opaque hold nothing); use a larger picture or name fewer users"
     )]
     CarrierTooSmall {
         /// Bytes of the label's JSON.

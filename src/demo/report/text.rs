@@ -402,8 +402,11 @@ fn closing(page: &mut Page, report: &Report) {
     if let Some(html) = report.files.iter().find(|file| file.ends_with(".html")) {
         page.line(format!("  open {html} in a browser      the run as a picture"));
     }
-    page.line(format!("  demo --seed {}    the same requests again", report.run.seed));
-    page.line("  demo --failures none --verify none    speed alone      demo --rate R    a user's view of a stall");
+    page.line(format!("  ./run_demo.sh --seed {}    the same requests again", report.run.seed));
+    page.line(
+        "  ./run_demo.sh --failures none --verify none    speed alone
+  ./run_demo.sh --rate 300    a user's view of a stall",
+    );
 }
 
 /// Three significant digits, as far as they are measured.
