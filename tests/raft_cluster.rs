@@ -98,6 +98,32 @@ fn an_agreed_death_is_confirmed_at_once_and_nothing_is_lost() {
     assert_eq!(cluster.led_by(2), after, "the old leader follows");
 }
 
+/// A leader that dies after its first heartbeat and before its first append is succeeded like any other. (It once took the
+/// dead-man switch, 3 s later.)
+#[test]
+fn a_leader_that_never_appended_anything_is_succeeded_at_once() {
+    let mut cluster = Cluster::begun(3);
+    let first = cluster.led_by(1);
+    cluster.commit(1, 1);
+    cluster.all_recorded(&[1]);
+    cluster.loses_appends.store(true, Ordering::Relaxed);
+    cluster.kill(1);
+    let second = campaign_until_led(&cluster, 2, Campaign::AgreedDeath, leadership(first, 1));
+    assert_eq!(cluster.led_by(2), second, "node 3 knows it from a heartbeat");
+    let heard = cluster.node(3).raft.last_append();
+    eventually("node 3 hears a heartbeat of node 2", || (cluster.node(3).raft.last_append() > heard).then_some(()));
+    cluster.kill(2);
+    cluster.start(1);
+
+    let vacancy = leadership(second, 2);
+    let asked = cluster.node(3).run(cluster.node(3).raft.campaign(Campaign::AgreedDeath, vacancy));
+    assert_eq!(asked, Ok(()));
+    campaign_until_led(&cluster, 3, Campaign::PreVote, vacancy);
+    cluster.loses_appends.store(false, Ordering::Relaxed);
+    cluster.commit(3, 2);
+    cluster.all_recorded(&[1, 2]);
+}
+
 #[test]
 fn an_agreement_about_an_older_term_counts_for_nothing() {
     let cluster = Cluster::begun(3);

@@ -146,15 +146,17 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     async fn succeed(&self, vacancy: Leadership) -> Result<(), CampaignError> {
-        let state = self.raft.with_raft_state(|state| (*state.vote_ref(), state.log_ids.last().copied()));
-        let (vote, last_log) = within::<R, _>(state).await?.map_err(|fatal| self.stopped(&fatal))?;
+        let state = self.raft.with_raft_state(|state| *state.vote_ref());
+        let vote = within::<R, _>(state).await?.map_err(|fatal| self.stopped(&fatal))?;
         let latest = Term(vote.leader_id().term);
         let other_leader = vote.is_committed() && vote.leader_id().voted_for.node != vacancy.node;
         if latest != vacancy.term || other_leader {
             return Err(CampaignError::Moved { vacancy, latest });
         }
         // The library compares the vote once more when it handles the request, so a term that begins meanwhile stops this.
-        let request = TransferLeaderRequest::new(vote, self.me, last_log);
+        // No position is asked for: this node's own log is all there is to stand with, and the voters compare it. Asked for, the
+        // library would wait for an append of that leader, which never comes if it died after its first heartbeat.
+        let request = TransferLeaderRequest::new(vote, self.me, None);
         match within::<R, _>(self.raft.handle_transfer_leader(request)).await? {
             Ok(Ok(())) => Ok(()),
             Ok(Err(refused)) => Err(CampaignError::Refused(refused.to_string())),

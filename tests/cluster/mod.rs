@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,6 +40,7 @@ pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T 
 struct Transport {
     links: Links,
     snapshot_chunks: Arc<AtomicU64>,
+    loses_appends: Arc<AtomicBool>,
 }
 
 impl RaftTransport for Transport {
@@ -53,6 +54,9 @@ impl RaftTransport for Transport {
         let links = self.links.clone();
         if lane == Lane::Snapshot {
             self.snapshot_chunks.fetch_add(1, Ordering::Relaxed);
+        }
+        if lane == Lane::Append && self.loses_appends.load(Ordering::Relaxed) {
+            return Box::pin(async { Err(TransportError::Unreachable("the test loses appends".into())) });
         }
         Box::pin(async move {
             links.raft(to.node, lane, request, limit).await.map_err(|error| match error {
@@ -184,6 +188,8 @@ pub struct Cluster {
     pub keep_after_snapshot: u64,
     /// Chunks of snapshots that nodes have sent to one another.
     pub snapshot_chunks: Arc<AtomicU64>,
+    /// While set, no append of any node arrives; heartbeats do.
+    pub loses_appends: Arc<AtomicBool>,
 }
 
 impl Cluster {
@@ -196,6 +202,7 @@ impl Cluster {
             snapshot_after: 5_000,
             keep_after_snapshot: 1_000,
             snapshot_chunks: Arc::default(),
+            loses_appends: Arc::default(),
         };
         for node in (1..=count).map(NodeId) {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -247,13 +254,13 @@ impl Cluster {
         let held = self.held.remove(&node);
         let address = self.address(number);
         let nodes = self.addresses.keys().copied().collect();
-        let snapshot_chunks = self.snapshot_chunks.clone();
+        let (snapshot_chunks, loses_appends) = (self.snapshot_chunks.clone(), self.loses_appends.clone());
         let (raft, links) = runtime.block_on(async {
             let links = Links::open(
                 &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200) },
                 gate.clone(),
             );
-            let transport = Transport { links: links.clone(), snapshot_chunks };
+            let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends };
             let raft = RaftNode::open(settings, Arc::new(transport)).await.unwrap();
             let socket = match held {
                 Some(socket) => {
