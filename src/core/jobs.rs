@@ -156,6 +156,17 @@ impl<A: Clone> Jobs<A> {
         }
     }
 
+    /// An answer of `bytes` bytes begins to leave. It was admitted already, so it is counted, not refused: what counts against
+    /// the bound is what comes after it.
+    pub fn begin_sending(&mut self, bytes: u64) {
+        self.reserved_bytes += bytes;
+    }
+
+    /// That answer has left, or its reader has gone.
+    pub fn end_sending(&mut self, bytes: u64) {
+        self.reserved_bytes = self.reserved_bytes.saturating_sub(bytes);
+    }
+
     /// The load at this instant, in jobs per worker.
     pub fn pressure(&self) -> Load {
         Load::from(self.instant_load())
@@ -267,6 +278,15 @@ mod tests {
         assert!(matches!(jobs.offer(Moment(0), id(2), 1), Admission::Busy(Busy { bound: "memory for images", .. })));
         jobs.finish(Moment(1), id(1), 5000, Phase::Queued, None);
         assert_eq!(jobs.offer(Moment(1), id(2), 1), Admission::Admitted);
+    }
+
+    #[test]
+    fn answers_that_slow_readers_do_not_take_count_until_they_are_gone() {
+        let mut jobs = jobs();
+        jobs.begin_sending(1000);
+        assert!(matches!(jobs.offer(Moment(0), id(1), 1), Admission::Busy(Busy { bound: "memory for images", .. })));
+        jobs.end_sending(1000);
+        assert_eq!(jobs.offer(Moment(1), id(1), 1), Admission::Admitted);
     }
 
     #[test]

@@ -1,5 +1,10 @@
 //! Images in, finished PNGs out.
 
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
@@ -7,7 +12,7 @@ use futures::StreamExt;
 use serde::Deserialize;
 
 use super::refusal::Refusal;
-use super::service::{Done, JobOrder, Reservation, Service, Work};
+use super::service::{Done, JobOrder, Reservation, Sending, Service, Work};
 use crate::id::RequestId;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::ProblemCode;
@@ -93,7 +98,31 @@ fn answer(service: &web::Data<Service>, done: Done, repeated: bool) -> HttpRespo
     if repeated {
         response.insert_header((route::REPEATED, "true"));
     }
-    response.body(done.image)
+    let sending = service.sending(done.image.len());
+    response.body(Leaving { rest: done.image, _sending: sending })
+}
+
+/// An answer on its way out, in slices: the server copies whatever it is given into a buffer of the connection, so a slow reader
+/// costs a slice there, and the answer's own memory counts until its last slice is taken or the reader has gone.
+struct Leaving {
+    rest: Bytes,
+    _sending: Sending,
+}
+
+/// Large enough that a slice costs little, small enough to stay in the processor's cache between the copies.
+const SLICE_BYTES: usize = 64 << 10;
+
+impl MessageBody for Leaving {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.rest.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let length = self.rest.len().min(SLICE_BYTES);
+        Poll::Ready((length > 0).then(|| Ok(self.rest.split_to(length))))
+    }
 }
 
 fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {

@@ -16,7 +16,7 @@ use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, web};
 
-pub use service::{Done, JobOrder, Limits, NodeService, Reservation, Service, Work};
+pub use service::{Done, JobOrder, Limits, NodeService, Reservation, Sending, Service, Work};
 
 use crate::protocol::job::route;
 

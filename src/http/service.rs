@@ -56,6 +56,9 @@ impl Work {
     }
 }
 
+/// Memory that an answer takes while it leaves; given back when this is dropped.
+pub type Sending = Box<dyn Send>;
+
 /// A finished job.
 #[derive(Clone, Debug)]
 pub struct Done {
@@ -94,6 +97,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn fresh_id(&self) -> RequestId;
     /// Answers an announcement.
     fn announce(&self, announcement: Announcement) -> BoxFuture<'static, Result<Vec<EncryptionResponse>, Problem>>;
+    /// Counts the memory of an answer that begins to leave.
+    fn sending(&self, bytes: usize) -> Sending;
     /// Admits a job, or refuses it, before its image is read.
     fn reserve(&self, order: JobOrder) -> BoxFuture<'static, Result<Reservation, Problem>>;
     /// Its status.

@@ -93,8 +93,26 @@ impl Desk {
         }
     }
 
+    /// Counts the memory of an answer until the returned value is dropped.
+    pub fn sending(&self, bytes: u64) -> Leaving {
+        self.jobs().begin_sending(bytes);
+        Leaving { desk: self.clone(), bytes }
+    }
+
     fn jobs(&self) -> MutexGuard<'_, Jobs<Answer>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that is being sent.
+pub struct Leaving {
+    desk: Desk,
+    bytes: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.desk.jobs().end_sending(self.bytes);
     }
 }
 

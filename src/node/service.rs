@@ -13,7 +13,7 @@ use rand::rngs::SmallRng;
 use super::actor::{Announced, FailCommanded, Node, StatusAsked};
 use super::desk::Desk;
 use super::shared::Shared;
-use crate::http::{JobOrder, Limits, NodeService, Reservation};
+use crate::http::{JobOrder, Limits, NodeService, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse};
@@ -73,6 +73,10 @@ impl NodeService for Counter {
             }
         }
         .boxed()
+    }
+
+    fn sending(&self, bytes: usize) -> Sending {
+        Box::new(self.desk.sending(bytes as u64))
     }
 
     fn status(&self) -> BoxFuture<'static, Result<NodeStatus, Problem>> {
