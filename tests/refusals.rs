@@ -157,3 +157,17 @@ async fn a_request_id_used_for_another_request_is_refused() {
         assert_eq!(problem.code, ProblemCode::BadRequest, "{path}: {problem:?}");
     }
 }
+
+/// Invariant 9: the node draws a nonce of its own for every wrap, whatever the client sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_seal_has_a_nonce_of_its_own() {
+    let cluster = TestCluster::start(1, "").await;
+    let mut nonces = std::collections::BTreeSet::new();
+    for _ in 0..8 {
+        let sealed = cluster.post(1, route::SEAL, picture(1)).await.unwrap().bytes().await.unwrap();
+        let header = image_cloud::image::header_of(&sealed, &image_cloud::image::Limits::default()).unwrap();
+        assert!(nonces.insert(header.public.image_nonce.0), "a nonce came twice");
+    }
+    let chosen = format!("{}?image_nonce={}", route::SEAL, "00".repeat(32));
+    assert_eq!(cluster.post(1, &chosen, picture(1)).await.unwrap().status().as_u16(), 400);
+}
