@@ -181,6 +181,7 @@ impl Node {
         match view.leader {
             Some(leader) if leader == self.me() => RaftRole::Leader,
             _ if !votes && !view.voters.is_empty() => RaftRole::Learner,
+            _ if self.parts.election.phase() == election::Phase::Campaigning => RaftRole::Candidate,
             _ => RaftRole::Follower,
         }
     }
