@@ -60,7 +60,7 @@ pub struct Arguments {
     /// With --attach: the key with which sealed answers are opened to check them. Default: data/cluster/cluster.key.
     #[arg(long, value_name = "PATH", requires = "attach")]
     pub cluster_key: Option<PathBuf>,
-    /// Directory of the report. Default: runs/<time>-<id>.
+    /// Directory of the report. Default: runs/TIME-ID.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// After the report keep the cluster and go on with random failures until Ctrl-C, as in a terminal.

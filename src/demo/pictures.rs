@@ -199,7 +199,7 @@ pub fn load(directory: &Path, room: u64) -> Result<OwnPictures, PictureError> {
         }
         match read(&path) {
             Some((format, size, bytes)) if has_room(&bytes, room) => {
-                own.pictures.push(Picture { name, format, size, bytes: bytes.into() })
+                own.pictures.push(Picture { name, format, size, bytes: bytes.into() });
             }
             Some(_) | None => own.skipped.push(name),
         }
