@@ -128,6 +128,11 @@ async fn read_body(service: &web::Data<Service>, mut body: web::Payload, bytes: 
         while let Some(chunk) = body.next().await {
             let chunk = chunk
                 .map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("the upload broke off: {error}")))?;
+            // An `Upgrade` makes the server pass on whatever comes, past the length that was reserved.
+            if (image.len() + chunk.len()) as u64 > bytes {
+                let detail = format!("the upload is longer than its Content-Length of {bytes} bytes");
+                return Err(Refusal::new(ProblemCode::BadRequest, detail));
+            }
             image.extend_from_slice(&chunk);
         }
         Ok(image.freeze())
