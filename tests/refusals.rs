@@ -113,3 +113,47 @@ async fn bad_images_and_requests_are_problems_with_a_code() {
     }
     assert!(cluster.status(1).await.is_some());
 }
+
+/// An `Upgrade` turns off the server's own count of the body: the node must hold to the length that it reserved memory for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_past_its_content_length_is_refused_at_once() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let cluster = TestCluster::start(1, "").await;
+    let address = cluster.url(1).trim_start_matches("http://").to_owned();
+    for length in ["", "Content-Length: 5\r\n"] {
+        let mut stream = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let head = format!(
+            "POST {} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n{length}\r\n",
+            route::SEAL
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        stream.write_all(&[0; 4096]).await.unwrap();
+        let mut answer = [0; 512];
+        let read = tokio::time::timeout(common::DEADLINE / 3, stream.read(&mut answer)).await;
+        let read = read.expect("the node went on reading").unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]);
+        assert!(answer.starts_with("HTTP/1.1 4"), "{length:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_id_used_for_another_request_is_refused() {
+    let cluster = TestCluster::start(1, "").await;
+    let send = async |path: &str, image: Vec<u8>| {
+        let request = reqwest::Client::new().post(cluster.url(1) + path).header(route::REQUEST_ID, "ab".repeat(16));
+        request.body(image).send().await.unwrap()
+    };
+    let first = send(route::SEAL, picture(1)).await;
+    assert_eq!(first.status().as_u16(), 200);
+    let first = first.bytes().await.unwrap();
+    assert_eq!(send(route::SEAL, picture(1)).await.bytes().await.unwrap(), first, "repeated");
+    let mut longer = picture(1);
+    longer.push(0);
+    let label = format!("{}?to=alice&quota=5", route::LABEL);
+    for (path, image) in [(label.as_str(), picture(1)), (route::SEAL, longer)] {
+        let response = send(path, image).await;
+        let problem: Problem = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+        assert_eq!(problem.code, ProblemCode::BadRequest, "{path}: {problem:?}");
+    }
+}

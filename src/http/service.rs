@@ -28,7 +28,7 @@ pub struct JobOrder {
 }
 
 /// What is to be done with the image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Work {
     /// Seal it.
     Seal {

@@ -20,7 +20,7 @@ const PERMIT_BYTES: u64 = 1024;
 /// The desk of one node, shared with the HTTP side.
 #[derive(Clone)]
 pub struct Desk {
-    jobs: Arc<Mutex<Jobs<Done>>>,
+    jobs: Arc<Mutex<Jobs<Answer>>>,
     finished: Arc<Notify>,
     decode_memory: Arc<Semaphore>,
     decode_bytes: u64,
@@ -58,7 +58,10 @@ impl Desk {
             let admission = self.jobs().offer(time::now(), order.id, order.bytes);
             match admission {
                 Admission::Admitted => break,
-                Admission::Repeated(done) => return Ok(Reservation::Repeated(done)),
+                Admission::Repeated(Answer { done, work, bytes }) if work == order.work && bytes == order.bytes => {
+                    return Ok(Reservation::Repeated(done));
+                }
+                Admission::Repeated(_) => return Err(other_request(order.id)),
                 Admission::Busy(busy) => return Err(refusal(busy)),
                 Admission::InProgress => finished.await,
             }
@@ -90,7 +93,7 @@ impl Desk {
         }
     }
 
-    fn jobs(&self) -> MutexGuard<'_, Jobs<Done>> {
+    fn jobs(&self) -> MutexGuard<'_, Jobs<Answer>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -103,7 +106,7 @@ pub struct Ticket {
     bytes: u64,
     admitted: Moment,
     started: Option<Moment>,
-    answer: Option<Done>,
+    answer: Option<Answer>,
 }
 
 impl Ticket {
@@ -119,9 +122,9 @@ impl Ticket {
     }
 
     /// The finished image: counted as done, kept for repetitions.
-    pub fn finish(mut self, image: Bytes) -> Done {
+    pub fn finish(mut self, image: Bytes, work: Work) -> Done {
         let done = Done { image, took: time::now().since(self.admitted) };
-        self.answer = Some(done.clone());
+        self.answer = Some(Answer { done: done.clone(), work, bytes: self.bytes });
         done
     }
 }
@@ -130,13 +133,26 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         let now = time::now();
         let phase = self.started.map_or(Phase::Queued, |started| Phase::Running { took: now.since(started) });
-        let answer = self.answer.take().map(|done| {
-            let size = done.image.len() as u64;
-            (done, size)
+        let answer = self.answer.take().map(|answer| {
+            let size = answer.done.image.len() as u64;
+            (answer, size)
         });
         self.desk.jobs().finish(now, self.id, self.bytes, phase, answer);
         self.desk.finished.notify_waiters();
     }
+}
+
+/// A finished image, and what was asked for: an id that comes back with another request must not get this one's answer.
+#[derive(Clone)]
+struct Answer {
+    done: Done,
+    work: Work,
+    bytes: u64,
+}
+
+fn other_request(id: RequestId) -> Problem {
+    let detail = format!("the request id {id} was used for another request: give each request an id of its own");
+    Problem::new(ProblemCode::BadRequest, detail)
 }
 
 fn refusal(busy: Busy) -> Problem {
