@@ -235,3 +235,33 @@ async fn a_hundred_starts_with_equal_loads_confirm_one_coordinator_each() {
         assert_eq!(won.get(&coordinator.term.0), Some(&coordinator.node), "start {round}: {won:?}");
     }
 }
+
+/// Invariant 10: a node whose Raft has died does not stay behind as one that looks alive. Here a follower's disk has lost what it
+/// had acknowledged, which the Raft library meets with a panic in the leader.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_ends_when_its_raft_panics() {
+    let mut cluster = TestCluster::start(3, "").await;
+    let first = cluster.settled().await;
+    let leader = first.node.0;
+    let follower = if leader == 1 { 2 } else { 1 };
+    wait_for("the follower has the leader's log", async || {
+        let (leader, follower) = (cluster.status(leader).await?, cluster.status(follower).await?);
+        (leader.last_log == follower.last_log && leader.commit == follower.commit).then_some(())
+    })
+    .await;
+    cluster.kill(follower);
+    let log = cluster.directory().join(format!("data/node-{follower}/raft/log"));
+    for file in std::fs::read_dir(log).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "wal") {
+            let length = std::fs::metadata(&path).unwrap().len();
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+        }
+    }
+    cluster.spawn(follower);
+    assert_eq!(cluster.ended(leader).await.code(), Some(1));
+    assert!(cluster.log(leader).contains("raft has stopped"));
+    cluster.settled_after(first.term.0).await;
+    cluster.spawn(leader);
+    cluster.settled_after(first.term.0).await;
+}

@@ -249,6 +249,9 @@ async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, fail
             return;
         }
         if metrics.changed().await.is_err() {
+            // Whoever is shut down says so with its last metrics; this one panicked.
+            log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
+            failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
             return;
         }
     }

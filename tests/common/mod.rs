@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -125,6 +125,14 @@ impl TestCluster {
         let mut child = self.children.remove(&id).unwrap();
         let status = wait_for(&format!("node {id} stops"), async || child.try_wait().unwrap()).await;
         assert!(status.success(), "node {id} stopped with {status}:\n{}", self.log(id));
+    }
+
+    /// Waits until a node has ended by itself.
+    pub async fn ended(&mut self, id: u16) -> ExitStatus {
+        let child = self.children.get_mut(&id).unwrap();
+        let status = wait_for(&format!("node {id} ends"), async || child.try_wait().unwrap()).await;
+        self.children.remove(&id);
+        status
     }
 
     pub fn running(&self) -> Vec<u16> {
