@@ -31,6 +31,9 @@ mod perform;
 /// would drop it.
 const MAILBOX: usize = 1024;
 
+/// A heartbeat older than this says nothing about the present.
+const FRESH: Duration = Duration::from_millis(500);
+
 /// The parts that a node is put together from.
 pub struct Parts {
     /// What other threads may know.
@@ -186,9 +189,6 @@ impl Node {
         }
     }
 }
-
-/// A heartbeat older than this says nothing about the present.
-const FRESH: Duration = Duration::from_millis(500);
 
 impl Actor for Node {
     type Context = Context<Self>;

@@ -96,18 +96,7 @@ fn e2_old_and_foreign_announcements_are_ignored() {
 #[test]
 fn e2_a_coordinator_is_learned_from_a_heartbeat() {
     let mut election = caller(2, 20);
-    let heartbeat = Heartbeat {
-        member: member(3),
-        sequence: 1,
-        state: NodeState::Active,
-        load: Load::from_hundredths(7),
-        pressure: Load::default(),
-        workers: 1,
-        jobs_accepted: 0,
-        last_log: log(1, 10),
-        coordinator: Some(leadership(2, 3)),
-    };
-    assert_eq!(election.step(ms(14), Input::Heartbeat(heartbeat)), [Effect::CoordinatorConfirmed(leadership(2, 3))]);
+    assert_eq!(election.step(ms(14), heartbeat(3, leadership(2, 3))), [Effect::CoordinatorConfirmed(leadership(2, 3))]);
 }
 
 /// E2: a higher term without a leader means that nobody is known to coordinate.

@@ -95,6 +95,21 @@ pub fn suspected(whom: u16) -> Input {
     Input::Suspected { node: node(whom), cause: Cause::ConnectionRefused }
 }
 
+/// A heartbeat of an Active node with load 0.07 that knows this coordinator.
+pub fn heartbeat(from: u16, coordinator: Leadership) -> Input {
+    Input::Heartbeat(Heartbeat {
+        member: member(from),
+        sequence: 1,
+        state: NodeState::Active,
+        load: Load::from_hundredths(7),
+        pressure: Load::default(),
+        workers: 1,
+        jobs_accepted: 0,
+        last_log: log(1, 10),
+        coordinator: Some(coordinator),
+    })
+}
+
 pub fn received(from: u16, message: ElectionMessage) -> Input {
     Input::Received { from: member(from), message }
 }

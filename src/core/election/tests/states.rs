@@ -72,18 +72,7 @@ fn e6_strategy_raft() {
         [Effect::CoordinatorConfirmed(leadership(1, 1)), Effect::NativeElections(NativeElections::On)]
     );
     election.step(ms(0), own(20));
-    let heartbeat = Heartbeat {
-        member: member(3),
-        sequence: 1,
-        state: NodeState::Active,
-        load: Load::from_hundredths(7),
-        pressure: Load::default(),
-        workers: 1,
-        jobs_accepted: 0,
-        last_log: log(1, 10),
-        coordinator: Some(leadership(1, 1)),
-    };
-    assert_eq!(election.step(ms(5), Input::Heartbeat(heartbeat)), []);
+    assert_eq!(election.step(ms(5), heartbeat(3, leadership(1, 1))), []);
     assert_eq!(election.step(ms(10), suspected(1)), [Effect::CoordinatorLost]);
     assert_eq!(election.step(ms(300), Input::Tick), []);
     let effects = election.step(ms(310), Input::Raft(view(2, Some(2))));
