@@ -111,6 +111,8 @@ async fn bad_images_and_requests_are_problems_with_a_code() {
         assert_eq!((problem.code, problem.status), (code, status), "{path}: {problem:?}");
         assert_eq!(problem.need.is_some(), matches!(code, ProblemCode::CarrierTooSmall | ProblemCode::TooLarge));
     }
+    let wrong_method = reqwest::get(cluster.url(1) + route::SEAL).await.unwrap();
+    assert_eq!(wrong_method.status().as_u16(), ProblemCode::MethodNotAllowed.status());
     assert!(cluster.status(1).await.is_some());
 }
 
@@ -150,8 +152,10 @@ async fn a_request_id_used_for_another_request_is_refused() {
     assert_eq!(send(route::SEAL, picture(1)).await.bytes().await.unwrap(), first, "repeated");
     let mut longer = picture(1);
     longer.push(0);
+    let mut altered = picture(1);
+    *altered.last_mut().unwrap() ^= 1;
     let label = format!("{}?to=alice&quota=5", route::LABEL);
-    for (path, image) in [(label.as_str(), picture(1)), (route::SEAL, longer)] {
+    for (path, image) in [(label.as_str(), picture(1)), (route::SEAL, longer), (route::SEAL, altered)] {
         let response = send(path, image).await;
         let problem: Problem = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
         assert_eq!(problem.code, ProblemCode::BadRequest, "{path}: {problem:?}");

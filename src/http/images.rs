@@ -15,7 +15,7 @@ use super::refusal::Refusal;
 use super::service::{Done, JobOrder, Reservation, Sending, Service, Work};
 use crate::id::RequestId;
 use crate::protocol::job::{Label, SealForm, route};
-use crate::protocol::problem::ProblemCode;
+use crate::protocol::problem::{Problem, ProblemCode};
 
 /// Longest file name that is kept inside a seal, in bytes.
 const NAME_LIMIT: usize = 255;
@@ -80,7 +80,12 @@ async fn perform(
     let id = request_id(service, request)?;
     let bytes = content_length(service, request)?;
     let (done, repeated) = match service.reserve(JobOrder { id, work, bytes }).await? {
-        Reservation::Repeated(done) => (done, true),
+        Reservation::Repeated { done, checksum } => {
+            if checksum_of_body(service, body, bytes).await? != checksum {
+                return Err(Problem::reused_id(id).into());
+            }
+            (done, true)
+        }
         Reservation::Admitted(promise) => {
             let image = read_body(service, body, bytes).await?;
             (promise(image).await?, false)
@@ -150,21 +155,41 @@ fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result
     Ok(length)
 }
 
-/// Reads the body into one buffer of the announced size, within the upload time.
-async fn read_body(service: &web::Data<Service>, mut body: web::Payload, bytes: u64) -> Result<Bytes, Refusal> {
+/// Reads the body into one buffer of the announced size.
+async fn read_body(service: &web::Data<Service>, body: web::Payload, bytes: u64) -> Result<Bytes, Refusal> {
+    let mut image = BytesMut::with_capacity(bytes as usize);
+    for_each_chunk(service, body, bytes, |chunk| image.extend_from_slice(chunk)).await?;
+    Ok(image.freeze())
+}
+
+/// Reads the body for its CRC-32 alone.
+async fn checksum_of_body(service: &web::Data<Service>, body: web::Payload, bytes: u64) -> Result<u32, Refusal> {
+    let mut hasher = crc32fast::Hasher::new();
+    for_each_chunk(service, body, bytes, |chunk| hasher.update(chunk)).await?;
+    Ok(hasher.finalize())
+}
+
+/// Takes a body of the announced length, within the upload time.
+async fn for_each_chunk(
+    service: &web::Data<Service>,
+    mut body: web::Payload,
+    bytes: u64,
+    mut take: impl FnMut(&[u8]),
+) -> Result<(), Refusal> {
     let read = async {
-        let mut image = BytesMut::with_capacity(bytes as usize);
+        let mut length = 0;
         while let Some(chunk) = body.next().await {
             let chunk = chunk
                 .map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("the upload broke off: {error}")))?;
+            length += chunk.len() as u64;
             // An `Upgrade` makes the server pass on whatever comes, past the length that was reserved.
-            if (image.len() + chunk.len()) as u64 > bytes {
+            if length > bytes {
                 let detail = format!("the upload is longer than its Content-Length of {bytes} bytes");
                 return Err(Refusal::new(ProblemCode::BadRequest, detail));
             }
-            image.extend_from_slice(&chunk);
+            take(&chunk);
         }
-        Ok(image.freeze())
+        Ok(())
     };
     let limit = service.limits().upload_time;
     tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
-use actix_web::{App, HttpServer, web};
+use actix_web::{App, HttpServer, Resource, Route, web};
 
 pub use service::{Done, JobOrder, Limits, NodeService, Reservation, Sending, Service, Work};
 
@@ -36,14 +36,14 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
             .wrap(from_fn(guard::only_known_hosts))
             .wrap(from_fn(guard::silent_while_failed))
-            .route(route::ANNOUNCEMENTS, web::post().to(own::announcements))
-            .route(route::SEAL, web::post().to(images::seal))
-            .route(route::LABEL, web::post().to(images::label))
-            .route(route::STATUS, web::get().to(own::status))
-            .route(route::EVENTS, web::get().to(own::events))
-            .route(route::FAIL, web::post().to(own::fail))
-            .route(route::LIVEZ, web::get().to(own::livez))
-            .route(route::READYZ, web::get().to(own::readyz))
+            .service(at(route::ANNOUNCEMENTS, web::post().to(own::announcements)))
+            .service(at(route::SEAL, web::post().to(images::seal)))
+            .service(at(route::LABEL, web::post().to(images::label)))
+            .service(at(route::STATUS, web::get().to(own::status)))
+            .service(at(route::EVENTS, web::get().to(own::events)))
+            .service(at(route::FAIL, web::post().to(own::fail)))
+            .service(at(route::LIVEZ, web::get().to(own::livez)))
+            .service(at(route::READYZ, web::get().to(own::readyz)))
             .default_service(web::to(refusal::no_such_route))
     };
     let server = HttpServer::new(app)
@@ -56,4 +56,9 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
         .listen(listener)?
         .run();
     Ok(server)
+}
+
+/// One route; another method is told that it is wrong here.
+fn at(path: &str, route: Route) -> Resource {
+    web::resource(path).route(route).default_service(web::to(refusal::no_such_method))
 }

@@ -66,3 +66,9 @@ pub async fn no_such_route(request: HttpRequest) -> Result<HttpResponse, Refusal
     let detail = format!("there is no {} {}; README.md lists the routes", request.method(), request.path());
     Err(Refusal::new(ProblemCode::NotFound, detail))
 }
+
+/// The route is there, but not for this method.
+pub async fn no_such_method(request: HttpRequest) -> Result<HttpResponse, Refusal> {
+    let detail = format!("{} does not take {}; README.md lists the routes", request.path(), request.method());
+    Err(Refusal::new(ProblemCode::MethodNotAllowed, detail))
+}

@@ -72,8 +72,13 @@ pub struct Done {
 pub enum Reservation {
     /// Send the image; the promise does the job, and gives the place back when it is dropped.
     Admitted(Box<dyn FnOnce(Bytes) -> BoxFuture<'static, Result<Done, Problem>> + Send>),
-    /// The answer to a repeated request id.
-    Repeated(Done),
+    /// The answer to a repeated request id, if the image is the same again.
+    Repeated {
+        /// The answer.
+        done: Done,
+        /// CRC-32 of the image that it answers.
+        checksum: u32,
+    },
 }
 
 /// Limits that are checked before a body is read.

@@ -5,6 +5,7 @@
 //!   lock        held by the running process; its process id
 //!   node.toml   format, node id, incarnation
 //!   raft/       the Raft adapter's own
+//!   raft.begun  this node has voted: a log that is empty now was lost
 //! ```
 
 use std::fs::{self, File, OpenOptions, TryLockError};

@@ -58,10 +58,12 @@ impl Desk {
             let admission = self.jobs().offer(time::now(), order.id, order.bytes);
             match admission {
                 Admission::Admitted => break,
-                Admission::Repeated(Answer { done, work, bytes }) if work == order.work && bytes == order.bytes => {
-                    return Ok(Reservation::Repeated(done));
+                Admission::Repeated(Answer { done, work, bytes, checksum })
+                    if work == order.work && bytes == order.bytes =>
+                {
+                    return Ok(Reservation::Repeated { done, checksum });
                 }
-                Admission::Repeated(_) => return Err(other_request(order.id)),
+                Admission::Repeated(_) => return Err(Problem::reused_id(order.id)),
                 Admission::Busy(busy) => return Err(refusal(busy)),
                 Admission::InProgress => finished.await,
             }
@@ -139,10 +141,11 @@ impl Ticket {
         self.desk.jobs().start(now);
     }
 
-    /// The finished image: counted as done, kept for repetitions.
-    pub fn finish(mut self, image: Bytes, work: Work) -> Done {
+    /// The finished image: counted as done, kept for repetitions with the same original.
+    pub fn finish(mut self, image: Bytes, work: Work, original: &[u8]) -> Done {
         let done = Done { image, took: time::now().since(self.admitted) };
-        self.answer = Some(Answer { done: done.clone(), work, bytes: self.bytes });
+        let checksum = crc32fast::hash(original);
+        self.answer = Some(Answer { done: done.clone(), work, bytes: self.bytes, checksum });
         done
     }
 }
@@ -166,11 +169,7 @@ struct Answer {
     done: Done,
     work: Work,
     bytes: u64,
-}
-
-fn other_request(id: RequestId) -> Problem {
-    let detail = format!("the request id {id} was used for another request: give each request an id of its own");
-    Problem::new(ProblemCode::BadRequest, detail)
+    checksum: u32,
 }
 
 fn refusal(busy: Busy) -> Problem {

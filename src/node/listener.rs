@@ -6,7 +6,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -14,7 +14,7 @@ use futures::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use crate::id::{MemberId, NodeId};
 use crate::protocol::codec::LIMIT_BYTES;
@@ -83,14 +83,21 @@ struct Listener<I> {
     settings: ListenerSettings,
     gate: Gate,
     inbound: Arc<I>,
-    /// The number of each peer's latest heartbeat connection: the end of an older one says nothing.
-    latest_heartbeats: Mutex<BTreeMap<NodeId, u64>>,
+    /// Each peer has one connection of a purpose. The next one ends it: a peer that lost a connection knows it before this node
+    /// does, and one caller must not fill all places.
+    places: Mutex<BTreeMap<(NodeId, Purpose), Place>>,
+}
+
+/// Held by the listener for the latest connection of a peer and purpose; that one ends when it is dropped.
+struct Place {
+    number: u64,
+    _held: oneshot::Sender<()>,
 }
 
 /// Accepts connections until it is dropped; runs on the tokio runtime that polls it.
 pub async fn serve<I: Inbound>(socket: TcpListener, settings: ListenerSettings, gate: Gate, inbound: Arc<I>) {
     let permits = Arc::new(Semaphore::new(settings.connections));
-    let listener = Arc::new(Listener { settings, gate, inbound, latest_heartbeats: Mutex::default() });
+    let listener = Arc::new(Listener { settings, gate, inbound, places: Mutex::default() });
     // The tasks end with this set, that is, when the returned future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0.. {
@@ -134,10 +141,14 @@ impl<I: Inbound> Listener<I> {
                 return;
             }
         };
-        if hello.purpose == Purpose::Heartbeat {
-            self.latest_heartbeats().insert(hello.member.node, number);
-        }
-        match self.frames(&hello, reader, writer).await {
+        let key = (hello.member.node, hello.purpose);
+        let (held, replaced) = oneshot::channel();
+        self.places().insert(key, Place { number, _held: held });
+        let ended = tokio::select! {
+            ended = self.frames(&hello, reader, writer) => ended,
+            _ = replaced => Ok(()),
+        };
+        match ended {
             Ok(()) | Err(Closed::Wire(WireError::Io(_) | WireError::Truncated)) => {
                 log::debug!("node {me}: node {} ended its {} connection", hello.member, hello.purpose);
             }
@@ -149,14 +160,24 @@ impl<I: Inbound> Listener<I> {
                 );
             }
         }
-        let is_latest = self.latest_heartbeats().get(&hello.member.node) == Some(&number);
+        let is_latest = self.leave(key, number);
         if hello.purpose == Purpose::Heartbeat && is_latest && !self.gate.is_shut() {
             self.inbound.closed(hello.member);
         }
     }
 
-    fn latest_heartbeats(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, u64>> {
-        self.latest_heartbeats.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Gives the place back, unless a later connection has it: then the end of this one says nothing about the peer.
+    fn leave(&self, key: (NodeId, Purpose), number: u64) -> bool {
+        let mut places = self.places();
+        let is_latest = places.get(&key).is_some_and(|place| place.number == number);
+        if is_latest {
+            places.remove(&key);
+        }
+        is_latest
+    }
+
+    fn places(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Purpose), Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Preamble and hello in, preamble and welcome out; none if the caller leaves without a word.

@@ -86,7 +86,7 @@ impl Handler<Order> for Worker {
         if !rest.is_zero() {
             std::thread::sleep(rest);
         }
-        Ok(ticket.finish(Bytes::from(finished), work))
+        Ok(ticket.finish(Bytes::from(finished), work, &image))
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::id::RequestId;
+
 /// What kind of refusal it is; each has one HTTP status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -22,6 +24,8 @@ pub enum ProblemCode {
     NoClusterId,
     /// No such route, or nothing there (404).
     NotFound,
+    /// The route is there, but not for this method (405).
+    MethodNotAllowed,
     /// The caller may not do this: a foreign `Host` or `Origin` (403).
     Forbidden,
     /// The job was dropped because the node failed meanwhile (503).
@@ -37,6 +41,7 @@ impl ProblemCode {
             ProblemCode::BadRequest => 400,
             ProblemCode::Forbidden => 403,
             ProblemCode::NotFound => 404,
+            ProblemCode::MethodNotAllowed => 405,
             ProblemCode::TooLarge => 413,
             ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
             ProblemCode::Internal => 500,
@@ -93,6 +98,12 @@ impl Problem {
             have: None,
             retry_after_ms: None,
         }
+    }
+
+    /// A request id came back with other content: the first request's answer would be wrong.
+    pub fn reused_id(id: RequestId) -> Self {
+        let detail = format!("the request id {id} was used for another request: give each request an id of its own");
+        Problem::new(ProblemCode::BadRequest, detail)
     }
 }
 

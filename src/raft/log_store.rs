@@ -1,9 +1,10 @@
 //! The log on disk, by raft-log: votes and entries are synced before anybody is told about them.
 
 use std::fmt::Debug;
+use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::{Bound, RangeBounds};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,15 +39,38 @@ const WRITER_ENDED: &str = "the log's writer has ended";
 #[derive(Clone)]
 pub struct LogStore {
     log: Arc<Mutex<RaftLog<Stored>>>,
+    begun: Arc<Begun>,
+}
+
+/// The mark, outside the log's directory, that this log has held a vote. Without it a log whose files are lost would look like
+/// a first start, and its node could vote a second time in a term.
+struct Begun {
+    path: PathBuf,
+    marked: Mutex<bool>,
+}
+
+impl Begun {
+    /// Makes the mark, synced, unless it is there.
+    fn mark(&self) -> io::Result<()> {
+        let mut marked = self.marked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*marked {
+            File::create(&self.path)?.sync_all()?;
+            if let Some(directory) = self.path.parent() {
+                File::open(directory)?.sync_all()?;
+            }
+            *marked = true;
+        }
+        Ok(())
+    }
 }
 
 impl LogStore {
     /// Opens the log in an existing directory, which it locks. A record that was torn by a crash at the very end is cut off;
-    /// nobody was told that it was kept.
+    /// nobody was told that it was kept. `begun` is a file elsewhere that marks a log that has held a vote.
     ///
     /// # Errors
-    /// The system's; `InvalidData` if the log is damaged elsewhere.
-    pub fn open(directory: &Path) -> io::Result<LogStore> {
+    /// The system's; `InvalidData` if the log is damaged elsewhere, or empty although it is marked.
+    pub fn open(directory: &Path, begun: &Path) -> io::Result<LogStore> {
         let mut config = raft_log::Config::new(directory.display());
         config.wal.flush_batch_wait = Some(FLUSH_WAIT);
         config.wal.chunk_max_size = Some(CHUNK_BYTES);
@@ -60,7 +84,13 @@ impl LogStore {
             }
             result => result?,
         };
-        Ok(LogStore { log: Arc::new(Mutex::new(log)) })
+        let marked = begun.try_exists()?;
+        if marked && log.log_state().vote().is_none() {
+            let what = format!("it is empty, but {} says that this node has voted", begun.display());
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
+        let begun = Arc::new(Begun { path: begun.to_owned(), marked: Mutex::new(marked) });
+        Ok(LogStore { log: Arc::new(Mutex::new(log)), begun })
     }
 
     fn log(&self) -> MutexGuard<'_, RaftLog<Stored>> {
@@ -117,7 +147,8 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
             log.save_vote(Coded(*vote))?;
             log.flush(true, Some(Synced::Waiting(sender)))?;
         }
-        synced.await.unwrap_or_else(|_| Err(io::Error::other(WRITER_ENDED)))
+        synced.await.unwrap_or_else(|_| Err(io::Error::other(WRITER_ENDED)))?;
+        self.begun.mark()
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {

@@ -53,7 +53,8 @@ use crate::time::Moment;
 pub struct RaftSettings {
     /// This node, in this life.
     pub member: MemberId,
-    /// Where log and snapshots are; made if it does not exist. Its lock is the data directory's.
+    /// Where log and snapshots are; made if it does not exist. Its lock is the data directory's. The file `<directory>.begun`
+    /// beside it says that this node has voted, so that a lost log is not taken for a first start.
     pub directory: PathBuf,
     /// Pause between the leader's empty appends (50 ms).
     pub heartbeat: Duration,
@@ -116,7 +117,7 @@ impl RaftNode {
         }
         let machine = Machine::load(Arc::new(FileSnapshots::new(&snapshot_directory)))
             .map_err(|error| storage_error(settings.member, "read", &snapshot_directory, &error))?;
-        let log_store = LogStore::open(&log_directory)
+        let log_store = LogStore::open(&log_directory, &settings.directory.with_extension("begun"))
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
         let group = Group::start(&settings, transport, log_store, machine).await?;
 

@@ -1,5 +1,7 @@
 //! The library's own conformance suite on our stores, and what it does not check.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use openraft::StorageError;
@@ -19,12 +21,16 @@ impl From<u64> for MemberId {
     }
 }
 
+fn open(directory: &Path) -> io::Result<LogStore> {
+    LogStore::open(directory, &directory.join("begun"))
+}
+
 struct Stores;
 
 impl StoreBuilder<Types<Tokio>, LogStore, Machine, tempfile::TempDir> for Stores {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types<Tokio>>> {
         let directory = tempfile::tempdir().unwrap();
-        let log = LogStore::open(directory.path()).unwrap();
+        let log = open(directory.path()).unwrap();
         let snapshots = directory.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
         let machine = Machine::load(Arc::new(FileSnapshots::new(&snapshots))).unwrap();
@@ -57,7 +63,7 @@ async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
         let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
         files.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap()
     };
-    let mut log = LogStore::open(directory.path()).unwrap();
+    let mut log = open(directory.path()).unwrap();
     let vote = Vote::new(3, MemberId::from(2));
     log.save_vote(&vote).await.unwrap();
     log.blocking_append([entry(1, 0), entry(2, 1)]).await.unwrap();
@@ -78,13 +84,13 @@ async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
         let crashed = tempfile::tempdir().unwrap();
         let file = crashed.path().join(chunk(directory.path()).file_name().unwrap());
         std::fs::write(&file, &bytes).unwrap();
-        let mut log = LogStore::open(crashed.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
+        let mut log = open(crashed.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
         assert_eq!(log.read_vote().await.unwrap(), Some(vote), "{what}");
         assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1)], "{what}");
         // And it goes on from there.
         log.blocking_append([entry(4, 2)]).await.unwrap();
         drop(log);
-        let mut log = LogStore::open(crashed.path()).unwrap();
+        let mut log = open(crashed.path()).unwrap();
         assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1), log_id(4, 2)]);
     }
 }
@@ -92,7 +98,7 @@ async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_before_the_tail_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(directory.path()).unwrap();
+    let mut log = open(directory.path()).unwrap();
     log.blocking_append((0..20).map(|index| entry(1, index))).await.unwrap();
     drop(log);
     let file = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
@@ -103,7 +109,7 @@ async fn damage_before_the_tail_is_refused_and_left_alone() {
     bytes.push(0);
     std::fs::write(&file, &bytes).unwrap();
 
-    let error = LogStore::open(directory.path()).err().expect("the checksum of a record is wrong");
+    let error = open(directory.path()).err().expect("the checksum of a record is wrong");
     assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
     assert_eq!(std::fs::read(&file).unwrap(), bytes);
 }
@@ -111,11 +117,29 @@ async fn damage_before_the_tail_is_refused_and_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_committed_position_that_the_log_does_not_hold_is_not_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let mut log = LogStore::open(directory.path()).unwrap();
+    let mut log = open(directory.path()).unwrap();
     log.save_committed(Some(log_id(1, 5))).await.unwrap();
     assert_eq!(log.read_committed().await.unwrap(), None);
     log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
     log.save_committed(Some(log_id(1, 5))).await.unwrap();
     log.save_committed(Some(log_id(1, 0))).await.unwrap();
     assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 1)));
+}
+
+/// A node that has voted must not take the loss of its log for a first start: it could vote again in the same term.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_lost_after_a_vote_is_not_a_first_start() {
+    let root = tempfile::tempdir().unwrap();
+    let (directory, begun) = (root.path().join("log"), root.path().join("begun"));
+    std::fs::create_dir(&directory).unwrap();
+    let mut log = LogStore::open(&directory, &begun).unwrap();
+    assert!(!begun.exists(), "a node that has not voted is free to begin");
+    log.save_vote(&Vote::new(1, MemberId::from(1))).await.unwrap();
+    drop(log);
+    assert!(LogStore::open(&directory, &begun).unwrap().read_vote().await.unwrap().is_some());
+
+    std::fs::remove_dir_all(&directory).unwrap();
+    std::fs::create_dir(&directory).unwrap();
+    let error = LogStore::open(&directory, &begun).err().expect("the log is lost");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }

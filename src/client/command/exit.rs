@@ -63,7 +63,7 @@ fn exit_of_io(error: &io::Error) -> Exit {
 
 fn exit_of_problem(code: ProblemCode) -> Exit {
     match code {
-        ProblemCode::BadRequest => Exit::Usage,
+        ProblemCode::BadRequest | ProblemCode::MethodNotAllowed => Exit::Usage,
         ProblemCode::NotFound => Exit::NotFound,
         ProblemCode::Forbidden => Exit::Denied,
         ProblemCode::BadImage => Exit::Damaged,

@@ -229,13 +229,32 @@ async fn the_end_of_an_older_heartbeat_connection_says_nothing() {
 async fn connections_are_bounded_and_a_free_place_is_used() {
     let served = serve_node_1(2).await;
     let first = greeted(served.address, Purpose::Control).await;
-    let _second = greeted(served.address, Purpose::Control).await;
-    let mut third = raw(served.address, &hello(1, Purpose::Control)).await;
+    let _second = greeted(served.address, Purpose::Heartbeat).await;
+    let mut third = raw(served.address, &hello(1, Purpose::Raft(Lane::Vote))).await;
     let early = tokio::time::timeout(Duration::from_millis(100), third.read_u8()).await;
     assert!(early.is_err(), "the third waits");
     drop(first);
     let byte = tokio::time::timeout(DEADLINE, third.read_u8()).await.expect("its turn comes").unwrap();
     assert_eq!(byte, frame::MAGIC[0]);
+}
+
+/// A peer that opens connections and says nothing on them must not fill all places.
+#[tokio::test]
+async fn a_peer_has_one_connection_of_a_purpose_and_the_newer_one_counts() {
+    let served = serve_node_1(3).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(greeted(served.address, Purpose::Control).await);
+    }
+    let latest = silent.pop().unwrap();
+    for older in silent {
+        assert_eq!(until_closed(older).await, b"");
+    }
+    let mut other = greeted(served.address, Purpose::Raft(Lane::Append)).await;
+    other.write_all(&encode_frame(&NodeFrame::Raft { id: 1, request: Opaque(vec![1]) }).unwrap()).await.unwrap();
+    let mut byte = [0];
+    tokio::time::timeout(DEADLINE, other.read_exact(&mut byte)).await.expect("it is served").unwrap();
+    drop(latest);
 }
 
 #[tokio::test]
