@@ -19,6 +19,10 @@ use crate::time::{Moment, now};
 /// Most requests that wait for one announcer; beyond that the node counts as not answering.
 pub(super) const WAITING_LIMIT: usize = 4096;
 
+/// Least time from one announcement to the next while several requests travel together: under load each exchange costs more than
+/// the few requests that it carries, and nobody waits for it who would not wait for a worker anyway.
+const GATHERING: Duration = Duration::from_millis(5);
+
 /// A request that waits to be announced, and whom to tell the answer.
 pub(super) struct Waiting {
     pub request: EncryptionRequest,
@@ -38,6 +42,7 @@ impl Announcer {
     pub async fn run(mut self) {
         let mut waiting: VecDeque<Waiting> = VecDeque::new();
         let mut last_try = Moment::default();
+        let mut last_batch = 0;
         loop {
             if waiting.is_empty() {
                 match self.inbox.recv().await {
@@ -47,6 +52,10 @@ impl Announcer {
             }
             if self.view.health() == Health::Silent {
                 tokio::time::sleep(self.settings.probe_interval.saturating_sub(now().since(last_try))).await;
+            }
+            // A client that sends one request after the other never waits here.
+            if last_batch > 1 {
+                tokio::time::sleep(GATHERING.saturating_sub(now().since(last_try))).await;
             }
             while let Ok(next) = self.inbox.try_recv() {
                 waiting.push_back(next);
@@ -59,6 +68,7 @@ impl Announcer {
             }
             let batch: Vec<Waiting> = waiting.drain(..waiting.len().min(Announcement::LIMIT)).collect();
             last_try = now();
+            last_batch = batch.len();
             self.announce(batch).await;
         }
     }

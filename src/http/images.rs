@@ -114,8 +114,8 @@ struct Leaving {
     _sending: Sending,
 }
 
-/// Large enough that a slice costs little, small enough to stay in the processor's cache between the copies.
-const SLICE_BYTES: usize = 64 << 10;
+/// Each slice wakes the reader once more, and each one that a slow reader does not take costs its memory a second time.
+const SLICE_BYTES: usize = 256 << 10;
 
 impl MessageBody for Leaving {
     type Error = Infallible;
