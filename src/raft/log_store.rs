@@ -202,7 +202,7 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
         let before = state.committed().map(|id| id.0);
         match committed.min(last) {
             // It is written with the next sync.
-            Some(committed) if Some(committed) > before => log.commit(Coded(committed)),
+            Some(committed) if Some(committed) > before => log.commit(Coded(committed)).map(|_| ()),
             _ => Ok(()),
         }
     }
