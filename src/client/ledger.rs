@@ -9,7 +9,6 @@ use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::timeout;
 
-use super::back_off::back_off;
 use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
@@ -21,6 +20,12 @@ use crate::time::now;
 
 /// How long one attempt may take: a leader answers within a second, or says that it cannot.
 const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The longest that the client adds to the pause that a node asked for, so that clients do not come back all at once.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two redirections: a node that has not heard yet that its leader is gone sends everybody there.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(1);
 
 /// What stands in a path as it is.
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
@@ -120,60 +125,60 @@ impl Cluster {
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
     ) -> Result<T, ClientError> {
-        let settings = &self.shared.settings;
+        let shared = &self.shared;
         let start = now();
         let mut next = 0;
-        let mut without_quorum = 0;
-        let mut without_answer = 0;
-        for attempt in 1.. {
-            let address = self.leader_hint().unwrap_or_else(|| {
+        let mut said: Vec<Option<AttemptError>> = vec![None; shared.views.len()];
+        loop {
+            let hint = self.leader_hint();
+            let address = hint.unwrap_or_else(|| {
                 next += 1;
-                self.shared.views[(next - 1) % self.shared.views.len()].url.clone()
+                shared.views[(next - 1) % shared.views.len()].url.clone()
             });
-            let rest = settings.request_deadline.saturating_sub(now().since(start));
-            let outcome = timeout(ATTEMPT.min(rest), exchange(build(&address))).await;
-            let error = match outcome.unwrap_or(Err(AttemptError::Timeout(ATTEMPT.min(rest)))) {
+            let limit = ATTEMPT.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
+            let outcome = timeout(limit, exchange(build(&address))).await;
+            let error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
                 Ok(answer) => {
                     self.set_leader_hint(Some(address));
                     return Ok(answer);
                 }
                 Err(error) => error,
             };
-            log::debug!("attempt {attempt} at {address} failed: {error}");
-            let code = match &error {
-                AttemptError::Refused(problem) => Some(problem.code),
-                _ => None,
+            log::debug!("{address}: {error}");
+            let mut step = Step::after(&error, &address);
+            let index_of = |url: &str| shared.views.iter().position(|view| view.url == url);
+            let mut error = error;
+            if let Step::Follow(leader) = &step
+                && let Some(refused) = index_of(leader).and_then(|index| said[index].clone())
+                && matches!(refused, AttemptError::Refused(_))
+            {
+                // It still follows a leader that has said that it has no quorum.
+                (step, error) = (Step::Elsewhere, refused);
+            }
+            self.set_leader_hint(if let Step::Follow(leader) = &step { Some(leader.clone()) } else { None });
+            if let Some(index) = index_of(&address) {
+                said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
+            }
+            let failed = |source| ClientError::Exchange { address: address.clone(), source };
+            if matches!(step, Step::Stop) {
+                return Err(failed(error));
+            }
+            if said.iter().all(Option::is_some) {
+                // Nobody has a leader. One that says so knows more than one that does not answer.
+                let mut said = said.into_iter().flatten();
+                let source = said.find(|error| matches!(error, AttemptError::Refused(_)));
+                return Err(source.map_or_else(|| self.nobody_answers(), failed));
+            }
+            let wait = match step {
+                Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),
+                Step::Follow(_) => FOLLOW_PAUSE,
+                Step::Elsewhere | Step::Stop => Duration::ZERO,
             };
-            let leader = match &error {
-                AttemptError::Refused(problem) => problem.leader.clone(),
-                _ => None,
-            };
-            match code {
-                Some(ProblemCode::NoQuorum) => without_quorum += 1,
-                Some(_) => (without_quorum, without_answer) = (0, 0),
-                None => without_answer += 1,
+            if now().since(start) + wait >= shared.settings.request_deadline {
+                return Err(failed(error));
             }
-            let follows = leader.is_some() && leader.as_deref() != Some(address.as_str());
-            self.set_leader_hint(leader.filter(|_| follows));
-            let all_asked = without_quorum + without_answer >= self.shared.views.len();
-            let hopeless = all_asked && (without_quorum > 0 || is_refused_connection(&error));
-            let mut wait = back_off(settings, attempt.min(6), error.retry_after(), self.shared.random());
-            if follows && attempt < 8 {
-                wait = Duration::ZERO;
-            }
-            let in_time = now().since(start) + wait < settings.request_deadline;
-            if !is_worth_another(&error) || hopeless || !in_time {
-                if hopeless && without_quorum == 0 {
-                    return Err(self.nobody_answers());
-                }
-                return Err(ClientError::Exchange { address, source: error });
-            }
-            // Another node is asked at once when this one does not answer.
-            if code.is_some() || attempt > self.shared.views.len() {
-                tokio::time::sleep(wait).await;
-            }
+            tokio::time::sleep(wait).await;
         }
-        Err(ClientError::NoNodes)
     }
 
     fn leader_hint(&self) -> Option<String> {
@@ -185,26 +190,34 @@ impl Cluster {
     }
 }
 
-/// Whether the same request may be answered by another node, or later.
-fn is_worth_another(error: &AttemptError) -> bool {
-    match error {
-        AttemptError::Refused(problem) => {
-            problem.code.is_worth_a_retry()
-                || matches!(
-                    problem.code,
-                    ProblemCode::NotLeader
-                        | ProblemCode::NoLeader
-                        | ProblemCode::NoQuorum
-                        | ProblemCode::Overloaded
-                        | ProblemCode::OutcomeUnknown
-                )
-        }
-        error => error.is_worth_a_retry(),
-    }
+/// What follows from a failed exchange.
+enum Step {
+    /// Another node leads, at this address.
+    Follow(String),
+    /// This node cannot answer; another one may.
+    Elsewhere,
+    /// Nobody can now; somebody may after a while.
+    Wait(Duration),
+    /// The request itself is refused.
+    Stop,
 }
 
-fn is_refused_connection(error: &AttemptError) -> bool {
-    matches!(error, AttemptError::Connection(_))
+impl Step {
+    fn after(error: &AttemptError, address: &str) -> Step {
+        let AttemptError::Refused(problem) = error else {
+            return if error.is_worth_a_retry() { Step::Elsewhere } else { Step::Stop };
+        };
+        match (problem.code, &problem.leader) {
+            (ProblemCode::NotLeader, Some(leader)) if leader != address => Step::Follow(leader.clone()),
+            (ProblemCode::NoQuorum, _) => Step::Elsewhere,
+            (
+                ProblemCode::NotLeader | ProblemCode::NoLeader | ProblemCode::Overloaded | ProblemCode::OutcomeUnknown,
+                _,
+            ) => Step::Wait(error.retry_after().unwrap_or_default()),
+            (code, _) if code.is_worth_a_retry() => Step::Wait(error.retry_after().unwrap_or_default()),
+            _ => Step::Stop,
+        }
+    }
 }
 
 fn stale_query(consistency: Consistency, separator: char) -> String {

@@ -114,11 +114,8 @@ pub async fn put(
         if_present.map(|present| if present { Expectation::Present } else { Expectation::Absent }),
         if_mod_revision.map(Expectation::ModRevision),
     ];
-    let mut operations: Vec<KvOperation> = conditions
-        .into_iter()
-        .flatten()
-        .map(|expect| KvOperation::Require { key: key.clone(), expect })
-        .collect();
+    let mut operations: Vec<KvOperation> =
+        conditions.into_iter().flatten().map(|expect| KvOperation::Require { key: key.clone(), expect }).collect();
     operations.push(KvOperation::Put { key, value, expires_in_ms });
     write(&service, &request, operations).await
 }

@@ -76,7 +76,10 @@ impl Ledger {
                 Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
             }
             ProposeError::Unknown(why) => {
-                let detail = format!("it may or may not be done later ({why}): repeat it with the same {}", crate::protocol::job::route::REQUEST_ID);
+                let detail = format!(
+                    "it may or may not be done later ({why}): repeat it with the same {}",
+                    crate::protocol::job::route::REQUEST_ID
+                );
                 Problem::new(ProblemCode::OutcomeUnknown, detail)
             }
             ProposeError::Stopped(fault) => Problem::new(ProblemCode::Internal, fault.to_string()),
@@ -91,7 +94,8 @@ impl Ledger {
             None => self.raft.quorum_age().unwrap_or_default(),
         };
         if quiet >= NO_QUORUM_AFTER {
-            let detail = format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
+            let detail =
+                format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
             return Problem::new(ProblemCode::NoQuorum, detail);
         }
         let detail = "no leader is confirmed at this moment: nothing was done, try again";

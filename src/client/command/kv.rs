@@ -62,7 +62,7 @@ pub struct SetArguments {
     /// The key
     pub key: String,
     /// Its value, or - for standard input
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_negative_numbers = true)]
     pub value: String,
     /// Time after which the key is gone, as in 30s
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -128,9 +128,12 @@ Exit code 1 if the value is another.")]
 pub struct CasArguments {
     /// The key
     pub key: String,
-    /// The value that is expected, then the new one; only the new one with --revision
-    #[arg(required = true, num_args = 1..=2, allow_hyphen_values = true, value_name = "EXPECTED NEW")]
-    pub values: Vec<String>,
+    /// The value that is expected; with --revision, the new one
+    #[arg(allow_negative_numbers = true)]
+    pub expected: String,
+    /// The new value
+    #[arg(allow_negative_numbers = true)]
+    pub new: Option<String>,
     /// Expect the key as it was left by this revision
     #[arg(long, value_name = "REVISION")]
     pub revision: Option<u64>,
@@ -147,10 +150,10 @@ pub struct IncrArguments {
     /// The key
     pub key: String,
     /// What is added
-    #[arg(default_value = "1", allow_hyphen_values = true)]
+    #[arg(default_value = "1", allow_negative_numbers = true)]
     pub by: i64,
     /// The least value that may come out
-    #[arg(long, allow_hyphen_values = true)]
+    #[arg(long, allow_negative_numbers = true)]
     pub floor: Option<i64>,
     #[command(flatten)]
     pub write: WriteArguments,
@@ -162,7 +165,12 @@ pub async fn set(arguments: SetArguments, target: &TargetArguments) -> Result<()
     let expires_in_ms = expires.map(|time| time.as_millis() as u64);
     let mut operations = Vec::new();
     if if_absent {
-        operations.push(BatchOperation::Require { key: key.clone(), present: Some(false), mod_revision: None, value: None });
+        operations.push(BatchOperation::Require {
+            key: key.clone(),
+            present: Some(false),
+            mod_revision: None,
+            value: None,
+        });
     }
     operations.push(BatchOperation::Put { key, value, value_base64, expires_in_ms });
     let written = send(operations, &write, target).await?;
@@ -236,9 +244,11 @@ pub async fn list(arguments: ListArguments, target: &TargetArguments) -> Result<
 }
 
 pub async fn cas(arguments: CasArguments, target: &TargetArguments) -> Result<(), CommandError> {
-    let CasArguments { key, mut values, revision, write } = arguments;
-    let new = values.pop();
-    let expected = values.pop();
+    let CasArguments { key, expected, new, revision, write } = arguments;
+    let (expected, new) = match new {
+        Some(new) => (Some(expected), Some(new)),
+        None => (None, Some(expected)),
+    };
     if expected.is_some() == revision.is_some() {
         let text = "cas needs the expected value and the new one, or --revision and the new one";
         return Err(CommandError::new(Exit::Usage, text));

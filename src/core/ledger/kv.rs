@@ -143,8 +143,13 @@ impl Table {
 
     /// Removes what is due, up to a bound; says whether there was anything.
     pub fn expire(&mut self, now: Stamp) -> bool {
-        let due: Vec<Bytes> =
-            self.due.iter().take_while(|(expires, _)| *expires <= now).take(EXPIRED_AT_ONCE).map(|(_, key)| key.clone()).collect();
+        let due: Vec<Bytes> = self
+            .due
+            .iter()
+            .take_while(|(expires, _)| *expires <= now)
+            .take(EXPIRED_AT_ONCE)
+            .map(|(_, key)| key.clone())
+            .collect();
         due.iter().for_each(|key| self.remove(key));
         !due.is_empty()
     }
@@ -167,7 +172,9 @@ impl Table {
         let mut page = Page::default();
         let mut bytes = 0;
         let range = self.values.range::<_, Bytes>((from, Unbounded));
-        for (key, value) in range.take_while(|(key, _)| key.starts_with(prefix)).filter(|(_, value)| value.is_alive(now)) {
+        for (key, value) in
+            range.take_while(|(key, _)| key.starts_with(prefix)).filter(|(_, value)| value.is_alive(now))
+        {
             let size = key.len() + value.value.len();
             if page.items.len() == limit || (bytes + size > PAGE_LIMIT && !page.items.is_empty()) {
                 page.more = true;

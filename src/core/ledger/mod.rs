@@ -11,7 +11,7 @@ mod tests;
 use serde::{Deserialize, Serialize};
 
 pub use self::answers::ANSWERS_KEPT_MS;
-pub use self::kv::{Page, PAGE_LIMIT};
+pub use self::kv::{PAGE_LIMIT, Page};
 
 use self::answers::{Answers, Known};
 use self::kv::Table;

@@ -223,7 +223,8 @@ fn operation() -> impl Strategy<Value = KvOperation> {
     prop_oneof![
         (key.clone(), number.clone()).prop_map(|(key, value)| put(key, &value.to_string())),
         key.clone().prop_map(delete),
-        (key.clone(), number.clone()).prop_map(|(key, value)| require(key, Expectation::Value(bytes(&value.to_string())))),
+        (key.clone(), number.clone())
+            .prop_map(|(key, value)| require(key, Expectation::Value(bytes(&value.to_string())))),
         key.clone().prop_map(|key| require(key, Expectation::Absent)),
         (key, number, prop::option::of(-1i64..2)).prop_map(|(key, by, floor)| add(key, by, floor)),
     ]
