@@ -67,9 +67,9 @@ pub async fn get(
     };
     let Some(item) = found.items.into_iter().next() else {
         let detail = format!("there is no key {:?}", String::from_utf8_lossy(&key));
-        let mut refusal = Refusal::new(ProblemCode::NotFound, detail).0;
-        refusal.commit = Some(found.commit);
-        return Err(refusal.into());
+        let mut refusal = Refusal::new(ProblemCode::NotFound, detail);
+        refusal.0.commit = Some(found.commit);
+        return Err(refusal);
     };
     Ok(HttpResponse::Ok()
         .content_type("application/octet-stream")

@@ -17,9 +17,7 @@ use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
-pub use service::{
-    Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work,
-};
+pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work};
 
 use crate::protocol::job::route;
 use crate::protocol::kv::{REQUEST_LIMIT_BYTES, route as kv_route};

@@ -52,7 +52,14 @@ impl Shared {
         };
         let events = Events::new(member.node);
         let leaderless_since = AtomicU64::new(time::now().0 + 1);
-        Shared { member, address, events, view: watch::Sender::new(view), failures: AtomicU64::new(0), leaderless_since }
+        Shared {
+            member,
+            address,
+            events,
+            view: watch::Sender::new(view),
+            failures: AtomicU64::new(0),
+            leaderless_since,
+        }
     }
 
     /// The node's id.

@@ -227,9 +227,7 @@ impl<R: AsyncRuntime> Group<R> {
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let written = Types::<R>::timeout(PROPOSE_WAIT, self.raft.client_write(command)).await;
         match written {
-            Ok(Ok(response)) => {
-                Ok(Applied { position: position(Some(response.log_id)), outcome: response.data })
-            }
+            Ok(Ok(response)) => Ok(Applied { position: position(Some(response.log_id)), outcome: response.data }),
             Ok(Err(ApiError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
             }
@@ -251,7 +249,9 @@ impl<R: AsyncRuntime> Group<R> {
             Ok(Err(ApiError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
             }
-            Ok(Err(ApiError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => Err(ProposeError::NoQuorum),
+            Ok(Err(ApiError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ProposeError::NoQuorum)
+            }
             Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
         }
     }

@@ -104,18 +104,21 @@ mod tests {
         let mut state = State::default();
         for term in 0..100 {
             let coordinator = Leadership { term: Term(term), node: NodeId(1) };
-            state.apply(term + 1, Command::RecordElection(ElectionResult {
-                coordinator,
-                vacancy: None,
-                caller: None,
-                cause: Cause::FirstStart,
-                standings: Vec::new(),
-                campaign: None,
-                votes: Vec::new(),
-                voters: 3,
-                took_micros: 0,
-                handed_over_to: None,
-            }));
+            state.apply(
+                term + 1,
+                Command::RecordElection(ElectionResult {
+                    coordinator,
+                    vacancy: None,
+                    caller: None,
+                    cause: Cause::FirstStart,
+                    standings: Vec::new(),
+                    campaign: None,
+                    votes: Vec::new(),
+                    voters: 3,
+                    took_micros: 0,
+                    handed_over_to: None,
+                }),
+            );
         }
         let terms: Vec<u64> = state.elections().map(|result| result.coordinator.term.0).collect();
         assert_eq!(terms, (36..100).collect::<Vec<u64>>());

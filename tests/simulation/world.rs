@@ -245,9 +245,8 @@ impl World {
         let Some((group, _)) = self.running(index) else { return };
         let world = self.clone();
         SimRuntime::spawn(async move {
-            match group.propose(record(number)).await {
-                Ok(applied) => drop(world.acknowledged.lock().unwrap().insert(number, applied.position)),
-                Err(_) => {}
+            if let Ok(applied) = group.propose(record(number)).await {
+                world.acknowledged.lock().unwrap().insert(number, applied.position);
             }
         });
     }
