@@ -37,6 +37,8 @@ pub(super) struct Shared {
     uploads: Semaphore,
     attempts: Mutex<MovingPercentile>,
     generator: Mutex<StdRng>,
+    /// Where the ledger's leader answered last.
+    pub leader: Mutex<Option<String>>,
 }
 
 /// What one attempt knows about the nodes besides their answers.
@@ -84,6 +86,7 @@ impl Cluster {
             uploads: Semaphore::new(settings.upload_limit.max(1)),
             attempts: Mutex::default(),
             generator: Mutex::new(StdRng::seed_from_u64(settings.seed)),
+            leader: Mutex::default(),
             settings,
             connections,
             views,
@@ -211,7 +214,7 @@ impl Cluster {
 
 impl Shared {
     /// A random number in [0, 1).
-    fn random(&self) -> f64 {
+    pub fn random(&self) -> f64 {
         self.generator.lock().unwrap_or_else(PoisonError::into_inner).random()
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
-//! request from start to end), `queries` (status, events, commands). [`command`] is the `client` program.
+//! request from start to end), `queries` (status, events, commands), `ledger` (the key-value store). [`command`] is the `client` program.
 
 mod announcer;
 mod back_off;
@@ -11,6 +11,7 @@ pub mod command;
 mod error;
 mod exchange;
 mod latency;
+mod ledger;
 mod queries;
 mod round;
 mod settings;
@@ -19,6 +20,7 @@ mod view;
 
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
+pub use ledger::{Consistency, Value};
 pub use queries::{FailTarget, NodeReport};
 pub use settings::{ClientSettings, NodeAddress};
 

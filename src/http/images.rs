@@ -130,7 +130,7 @@ impl MessageBody for Leaving {
     }
 }
 
-fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {
+pub(super) fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {
     let Some(value) = request.headers().get(route::REQUEST_ID) else { return Ok(service.fresh_id()) };
     let text = value.to_str().unwrap_or("(not text)");
     text.parse().map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("{}: {error}", route::REQUEST_ID)))

@@ -4,6 +4,7 @@
 
 mod guard;
 mod images;
+mod kv;
 mod own;
 mod refusal;
 mod service;
@@ -16,12 +17,16 @@ use actix_web::dev::Server;
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
-pub use service::{Done, JobOrder, Limits, NodeService, Reservation, Sending, Service, Work};
+pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work};
 
 use crate::protocol::job::route;
+use crate::protocol::kv::{REQUEST_LIMIT_BYTES, route as kv_route};
 
 /// Most connections at any time; further ones wait in the listener's backlog.
 const CONNECTION_LIMIT: usize = 1024;
+
+/// A batch as JSON, in bytes: base64 and the names of its fields take more than what they carry.
+const BATCH_LIMIT_BYTES: usize = 2 * REQUEST_LIMIT_BYTES;
 
 /// Serves HTTP on a bound listener until the returned server is stopped.
 ///
@@ -32,6 +37,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
     let app = move || {
         App::new()
             .app_data(shared.clone())
+            .app_data(web::PayloadConfig::new(REQUEST_LIMIT_BYTES))
             .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(refusal::bad_json))
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
             .wrap(from_fn(guard::only_known_hosts))
@@ -39,6 +45,22 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
             .service(at(route::ANNOUNCEMENTS, web::post().to(own::announcements)))
             .service(at(route::SEAL, web::post().to(images::seal)))
             .service(at(route::LABEL, web::post().to(images::label)))
+            .service(
+                web::resource(kv_route::KV)
+                    .app_data(web::JsonConfig::default().limit(BATCH_LIMIT_BYTES).error_handler(refusal::bad_json))
+                    .route(web::get().to(kv::list))
+                    .route(web::post().to(kv::batch))
+                    .default_service(web::to(refusal::no_such_method)),
+            )
+            .service(
+                web::resource(format!("{}/{{key:.*}}", kv_route::KV))
+                    .route(web::get().to(kv::get))
+                    .route(web::put().to(kv::put))
+                    .route(web::delete().to(kv::delete))
+                    .route(web::post().to(kv::add))
+                    .default_service(web::to(refusal::no_such_method)),
+            )
+            .service(at(kv_route::HASH, web::get().to(kv::hash)))
             .service(at(route::STATUS, web::get().to(own::status)))
             .service(at(route::EVENTS, web::get().to(own::events)))
             .service(at(route::FAIL, web::post().to(own::fail)))

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use crate::id::{NodeId, RequestId};
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
+use crate::protocol::ledger::{Answer, KeyValue, Write};
 use crate::protocol::problem::Problem;
 use crate::protocol::status::NodeStatus;
 
@@ -81,6 +82,49 @@ pub enum Reservation {
     },
 }
 
+/// What is asked of the ledger.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Question {
+    /// One key.
+    Key(Bytes),
+    /// Keys in order.
+    Prefix {
+        /// How they begin.
+        prefix: Bytes,
+        /// Behind this one.
+        after: Option<Bytes>,
+        /// How many at most.
+        limit: usize,
+    },
+}
+
+/// What the ledger holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Entries of the log that the answer comes from.
+    pub commit: u64,
+    /// The ledger's revision.
+    pub revision: u64,
+    /// Keys and values, in order.
+    pub items: Vec<KeyValue>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// Why this node does not answer for the ledger.
+#[derive(Clone, Debug)]
+pub enum NotHere {
+    /// Another node leads.
+    Leader {
+        /// The leader.
+        node: NodeId,
+        /// Where it answers, as `http://host:port`.
+        base: String,
+    },
+    /// Nobody can answer now, or the node itself cannot.
+    Refused(Problem),
+}
+
 /// Limits that are checked before a body is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -112,6 +156,12 @@ pub trait NodeService: Send + Sync + 'static {
     fn events(&self, since: u64) -> Vec<Event>;
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
+    /// Does a write on the ledger.
+    fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>>;
+    /// Reads the ledger: linearizable, or as this node knows it (`stale`).
+    fn read(&self, question: Question, stale: bool) -> BoxFuture<'static, Result<Found, NotHere>>;
+    /// Entries applied, and the hash of what they add up to.
+    fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>>;
     /// Why it takes no jobs now, if it takes none.
     fn not_ready(&self) -> Option<String>;
     /// How often it has failed; changes when a failure begins.

@@ -5,6 +5,7 @@ pub mod data_dir;
 mod desk;
 mod events;
 mod inbound;
+mod ledger;
 pub mod listener;
 mod options;
 pub mod resources;

@@ -12,11 +12,13 @@ use rand::rngs::SmallRng;
 
 use super::actor::{Announced, FailCommanded, Node, StatusAsked};
 use super::desk::Desk;
+use super::ledger::Ledger;
 use super::shared::Shared;
-use crate::http::{JobOrder, Limits, NodeService, Reservation, Sending};
+use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse};
+use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
 
@@ -30,6 +32,8 @@ pub struct Counter {
     pub shared: Arc<Shared>,
     /// Limits of uploads.
     pub limits: Limits,
+    /// The ledger.
+    pub ledger: Ledger,
     /// For callers that name no request id.
     pub random: Mutex<SmallRng>,
 }
@@ -91,6 +95,24 @@ impl NodeService for Counter {
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>> {
         let command = self.node.send(FailCommanded(duration));
         async move { command.await.map_err(stopping) }.boxed()
+    }
+
+    fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>> {
+        self.ledger.clone().write(write).boxed()
+    }
+
+    fn read(&self, question: Question, stale: bool) -> BoxFuture<'static, Result<Found, NotHere>> {
+        self.ledger.clone().read(question, stale).boxed()
+    }
+
+    fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>> {
+        let raft = self.ledger.raft.clone();
+        async move {
+            let internal = |error: String| Problem::new(ProblemCode::Internal, error);
+            let hashed = tokio::task::spawn_blocking(move || raft.state_hash()).await;
+            hashed.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+        }
+        .boxed()
     }
 
     fn not_ready(&self) -> Option<String> {

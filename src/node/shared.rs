@@ -11,6 +11,7 @@ use super::events::Events;
 use crate::id::{MemberId, NodeId, Term};
 use crate::protocol::event::EventKind;
 use crate::protocol::status::{Leadership, NodeState};
+use crate::time::{self, Moment};
 
 /// The node's own view, published by the actor whenever it changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +37,8 @@ pub struct Shared {
     pub events: Events,
     view: watch::Sender<View>,
     failures: AtomicU64,
+    /// Since when no coordinator is known, in microseconds + 1; 0 while one is.
+    leaderless_since: AtomicU64,
 }
 
 impl Shared {
@@ -48,7 +51,15 @@ impl Shared {
             coordinator: None,
         };
         let events = Events::new(member.node);
-        Shared { member, address, events, view: watch::Sender::new(view), failures: AtomicU64::new(0) }
+        let leaderless_since = AtomicU64::new(time::now().0 + 1);
+        Shared {
+            member,
+            address,
+            events,
+            view: watch::Sender::new(view),
+            failures: AtomicU64::new(0),
+            leaderless_since,
+        }
     }
 
     /// The node's id.
@@ -68,10 +79,20 @@ impl Shared {
             if fails {
                 self.failures.fetch_add(1, Ordering::Release);
             }
+            if view.coordinator.is_some() {
+                self.leaderless_since.store(0, Ordering::Release);
+            } else if old.coordinator.is_some() {
+                self.leaderless_since.store(time::now().0 + 1, Ordering::Release);
+            }
             let changed = *old != view;
             *old = view;
             changed
         });
+    }
+
+    /// Since when no coordinator is known, if none is.
+    pub fn leaderless_since(&self) -> Option<Moment> {
+        self.leaderless_since.load(Ordering::Acquire).checked_sub(1).map(Moment)
     }
 
     /// How often the node has failed.

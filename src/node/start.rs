@@ -16,6 +16,7 @@ use super::actor::{FailureEnded, Node, Parts};
 use super::data_dir::DataDir;
 use super::desk::Desk;
 use super::inbound::Entrance;
+use super::ledger::Ledger;
 use super::listener::{self, ListenerSettings};
 use super::options::{NodeError, NodeOptions, bind};
 use super::service::Counter;
@@ -145,7 +146,9 @@ async fn serve(
         http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
-    let counter = Counter { node, desk, shared, limits, random };
+    let addresses = Arc::new(config.nodes.iter().map(|node| (node.id, node.http)).collect());
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), addresses };
+    let counter = Counter { node, desk, shared, limits, ledger, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);

@@ -1,22 +1,29 @@
 //! The byte form of the node protocol: the only file that names bincode.
 //!
-//! Rules that every serialized type keeps: no recursive type, no `Vec` of a zero-sized type, at most [`LIMIT_BYTES`].
+//! Rules that every serialized type keeps: no recursive type, no `Vec` of a zero-sized type, at most [`LIMIT_BYTES`]; a snapshot,
+//! which travels in chunks, at most [`SNAPSHOT_LIMIT_BYTES`].
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// The most bytes that decoding may read or allocate: one node frame, 1 MiB.
-pub const LIMIT_BYTES: usize = 1 << 20;
+/// The most bytes that decoding may read or allocate: one node frame, 2 MiB. A ledger value may have 1 MiB, and travels with its
+/// key, its command and its entry around it.
+pub const LIMIT_BYTES: usize = 2 << 20;
+
+/// The same for a snapshot, 1 GiB.
+pub const SNAPSHOT_LIMIT_BYTES: usize = 1 << 30;
 
 /// Why bytes and values did not turn into one another.
 #[derive(Debug, Error)]
 pub enum CodecError {
     /// The value is too large for a frame.
-    #[error("the message takes {have} bytes, a node frame carries at most {LIMIT_BYTES}")]
+    #[error("the message takes {have} bytes, at most {limit} are allowed")]
     TooLong {
         /// Size of the encoded value in bytes.
         have: usize,
+        /// The limit in bytes.
+        limit: usize,
     },
     /// The bytes are not such a value.
     #[error("the bytes are not a valid message: {0}")]
@@ -29,18 +36,12 @@ pub enum CodecError {
     },
 }
 
-fn configuration() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<LIMIT_BYTES>()
-}
-
 /// Encodes a value.
 ///
 /// # Errors
 /// [`CodecError::TooLong`] past [`LIMIT_BYTES`].
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let bytes = bincode::serde::encode_to_vec(value, configuration())
-        .map_err(|error| CodecError::Malformed(error.to_string()))?;
-    if bytes.len() > LIMIT_BYTES { Err(CodecError::TooLong { have: bytes.len() }) } else { Ok(bytes) }
+    encode_within::<LIMIT_BYTES, T>(value)
 }
 
 /// Decodes a value that fills `bytes` to the last one.
@@ -48,10 +49,38 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
 /// # Errors
 /// [`CodecError::TooLong`] before anything is read, [`CodecError::Malformed`], [`CodecError::TrailingBytes`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
-    if bytes.len() > LIMIT_BYTES {
-        return Err(CodecError::TooLong { have: bytes.len() });
+    decode_within::<LIMIT_BYTES, T>(bytes)
+}
+
+/// Encodes a snapshot.
+///
+/// # Errors
+/// [`CodecError::TooLong`] past [`SNAPSHOT_LIMIT_BYTES`].
+pub fn encode_snapshot<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    encode_within::<SNAPSHOT_LIMIT_BYTES, T>(value)
+}
+
+/// Decodes a snapshot.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_snapshot<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    decode_within::<SNAPSHOT_LIMIT_BYTES, T>(bytes)
+}
+
+fn encode_within<const LIMIT: usize, T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let configuration = bincode::config::standard().with_limit::<LIMIT>();
+    let bytes = bincode::serde::encode_to_vec(value, configuration)
+        .map_err(|error| CodecError::Malformed(error.to_string()))?;
+    if bytes.len() > LIMIT { Err(CodecError::TooLong { have: bytes.len(), limit: LIMIT }) } else { Ok(bytes) }
+}
+
+fn decode_within<const LIMIT: usize, T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {
+    if bytes.len() > LIMIT {
+        return Err(CodecError::TooLong { have: bytes.len(), limit: LIMIT });
     }
-    let (value, read) = bincode::serde::decode_from_slice(bytes, configuration())
+    let configuration = bincode::config::standard().with_limit::<LIMIT>();
+    let (value, read) = bincode::serde::decode_from_slice(bytes, configuration)
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
     if read < bytes.len() { Err(CodecError::TrailingBytes { extra: bytes.len() - read }) } else { Ok(value) }
 }

@@ -6,6 +6,8 @@ mod election_text;
 pub mod event;
 pub mod frame;
 pub mod job;
+pub mod kv;
+pub mod ledger;
 pub mod problem;
 pub mod status;
 pub mod sync;

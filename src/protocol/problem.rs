@@ -30,6 +30,18 @@ pub enum ProblemCode {
     Forbidden,
     /// The job was dropped because the node failed meanwhile (503).
     Dropped,
+    /// Another node leads; the answer's `Location` names it (307).
+    NotLeader,
+    /// A key is not as the request requires, or a sum would leave its bounds (409).
+    Conflict,
+    /// No leader is confirmed at this moment; try again after `retry_after_ms` (503).
+    NoLeader,
+    /// No majority of the nodes answers; nothing was done (503).
+    NoQuorum,
+    /// Too many writes wait; nothing was done, try again after `retry_after_ms` (503).
+    Overloaded,
+    /// The request may or may not be done later: repeat it with the same request id (504).
+    OutcomeUnknown,
     /// A fault of the node itself (500).
     Internal,
 }
@@ -45,7 +57,16 @@ impl ProblemCode {
             ProblemCode::TooLarge => 413,
             ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
             ProblemCode::Internal => 500,
-            ProblemCode::Busy | ProblemCode::NotActive | ProblemCode::NoClusterId | ProblemCode::Dropped => 503,
+            ProblemCode::NotLeader => 307,
+            ProblemCode::Conflict => 409,
+            ProblemCode::Busy
+            | ProblemCode::NotActive
+            | ProblemCode::NoClusterId
+            | ProblemCode::Dropped
+            | ProblemCode::NoLeader
+            | ProblemCode::NoQuorum
+            | ProblemCode::Overloaded => 503,
+            ProblemCode::OutcomeUnknown => 504,
         }
     }
 
@@ -80,6 +101,12 @@ pub struct Problem {
     /// Bytes available, where something did not fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub have: Option<u64>,
+    /// Entries of the log that the refusal comes from, where the ledger refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<u64>,
+    /// Where the leader answers, as `http://host:port`, where another node leads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leader: Option<String>,
     /// How long to wait before the next attempt, in milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
@@ -96,6 +123,8 @@ impl Problem {
             detail: detail.into(),
             need: None,
             have: None,
+            commit: None,
+            leader: None,
             retry_after_ms: None,
         }
     }

@@ -130,6 +130,12 @@ pub enum ProposeError {
         /// The leader, if known.
         leader: Option<MemberId>,
     },
+    /// No majority answers. The command was not taken.
+    #[error("no quorum: no majority of the nodes answers")]
+    NoQuorum,
+    /// Too much waits already. The command was not taken.
+    #[error("too many writes wait already")]
+    Overloaded,
     /// The command may or may not be committed later: repeat it with the same request id.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),

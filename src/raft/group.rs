@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError as ApiError};
-use openraft::raft::{AppendEntriesResponse, TransferLeaderRequest};
+use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as ApiError};
+use openraft::raft::{AppendEntriesResponse, ReadPolicy, TransferLeaderRequest};
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Config, Raft, ServerState, SnapshotPolicy};
@@ -21,7 +21,7 @@ use crate::raft::ballot::Ballot;
 use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
 use crate::raft::machine::Machine;
 use crate::raft::network::{self, Chunk, Envelope, Network, RaftTransport, Request, Response};
-use crate::raft::types::{Command, Outcome, Snapshot, SnapshotMeta, Types, Vote, position};
+use crate::raft::types::{Command, Snapshot, SnapshotMeta, Types, Vote, position};
 use crate::raft::{Applied, RaftSettings};
 use crate::time::{self, Moment};
 
@@ -31,8 +31,11 @@ pub const ELECTION_WAIT: Duration = Duration::from_millis(100);
 /// How long a proposal may take before its outcome counts as unknown.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a majority may take to confirm a read.
+const READ_WAIT: Duration = Duration::from_secs(1);
+
 /// The largest snapshot that is taken from a peer, in bytes.
-const SNAPSHOT_LIMIT_BYTES: u64 = 64 << 20;
+const SNAPSHOT_LIMIT_BYTES: u64 = codec::SNAPSHOT_LIMIT_BYTES as u64;
 
 /// A node's part in the group. Clones share it.
 pub struct Group<R: AsyncRuntime> {
@@ -91,6 +94,11 @@ impl<R: AsyncRuntime> Group<R> {
     /// The library's handle, for views and tests.
     pub fn raft(&self) -> &Raft<Types<R>, Machine> {
         &self.raft
+    }
+
+    /// This node.
+    pub fn me(&self) -> MemberId {
+        self.me
     }
 
     /// What has been applied.
@@ -219,16 +227,32 @@ impl<R: AsyncRuntime> Group<R> {
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let written = Types::<R>::timeout(PROPOSE_WAIT, self.raft.client_write(command)).await;
         match written {
-            Ok(Ok(response)) => {
-                let Outcome::Recorded = response.data;
-                Ok(Applied { position: position(Some(response.log_id)), outcome: response.data })
-            }
+            Ok(Ok(response)) => Ok(Applied { position: position(Some(response.log_id)), outcome: response.data }),
             Ok(Err(ApiError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
                 Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
             }
             Ok(Err(ApiError::APIError(error))) => Err(ProposeError::Unknown(error.to_string())),
             Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
             Err(_) => Err(ProposeError::Unknown(format!("no answer within {} s", PROPOSE_WAIT.as_secs()))),
+        }
+    }
+
+    /// Makes sure that this node leads and has applied everything that was committed before this call: what is read from its state
+    /// afterwards is linearizable. A majority has been asked; no lease is trusted, since a leader that is found gone by agreement
+    /// is replaced before its lease is over.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`], [`ProposeError::NoQuorum`], [`ProposeError::Stopped`].
+    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
+        match Types::<R>::timeout(READ_WAIT, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(ApiError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
+                Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
+            }
+            Ok(Err(ApiError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
+                Err(ProposeError::NoQuorum)
+            }
+            Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
         }
     }
 

@@ -50,7 +50,7 @@ impl Machine {
             Some(snapshot) => Applied {
                 last: snapshot.meta.last_log_id,
                 membership: snapshot.meta.last_membership,
-                state: codec::decode(&snapshot.snapshot).map_err(invalid)?,
+                state: codec::decode_snapshot(&snapshot.snapshot).map_err(invalid)?,
             },
             None => Applied::default(),
         };
@@ -64,13 +64,13 @@ impl Machine {
 
     fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
         let stored = Stored { meta: meta.clone(), state: Opaque(state.to_vec()) };
-        self.snapshots.save(&codec::encode(&stored).map_err(invalid)?)
+        self.snapshots.save(&codec::encode_snapshot(&stored).map_err(invalid)?)
     }
 }
 
 fn load(snapshots: &dyn SnapshotStore) -> io::Result<Option<Snapshot>> {
     let Some(bytes) = snapshots.load()? else { return Ok(None) };
-    let stored: Stored = codec::decode(&bytes).map_err(invalid)?;
+    let stored: Stored = codec::decode_snapshot(&bytes).map_err(invalid)?;
     Ok(Some(Snapshot { meta: stored.meta, snapshot: stored.state.0 }))
 }
 
@@ -97,7 +97,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                 applied.last = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Blank => Outcome::Recorded,
-                    EntryPayload::Normal(command) => applied.state.apply(command),
+                    EntryPayload::Normal(command) => applied.state.apply(entry.log_id.index() + 1, command),
                     EntryPayload::Membership(membership) => {
                         applied.state.apply_membership(&membership.voter_ids().collect::<BTreeSet<_>>());
                         applied.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -117,7 +117,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let state = codec::decode(&snapshot).map_err(invalid)?;
+        let state = codec::decode_snapshot(&snapshot).map_err(invalid)?;
         // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
         self.save(meta, &snapshot)?;
         *self.applied() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), state };
@@ -135,7 +135,7 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let applied = self.applied().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        let state = codec::encode(&applied.state).map_err(invalid)?;
+        let state = codec::encode_snapshot(&applied.state).map_err(invalid)?;
         self.save(&meta, &state)?;
         Ok(Snapshot { meta, snapshot: state })
     }

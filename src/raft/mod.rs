@@ -18,6 +18,7 @@ pub mod types;
 
 mod ballot;
 mod network;
+mod proposals;
 #[cfg(test)]
 mod tests;
 mod torn_tail;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
@@ -40,11 +42,15 @@ pub use self::types::{Command, Outcome};
 use self::group::Group;
 use self::log_store::LogStore;
 use self::machine::Machine;
+use self::proposals::Proposals;
 use self::snapshot::FileSnapshots;
-use self::types::Tokio;
+use self::types::{Tokio, position};
 use crate::core::election::RaftView;
+use crate::core::ledger::Ledger;
 use crate::id::{LogPosition, MemberId};
+use crate::protocol::codec::{self, CodecError};
 use crate::protocol::election::{Campaign, ElectionResult};
+use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::status::Leadership;
 use crate::time::Moment;
 
@@ -87,7 +93,7 @@ impl RaftSettings {
 }
 
 /// A command that is committed and applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Applied {
     /// The log up to and including the command.
     pub position: LogPosition,
@@ -99,6 +105,7 @@ pub struct Applied {
 #[derive(Clone)]
 pub struct RaftNode {
     group: Group<Tokio>,
+    proposals: Proposals,
     views: watch::Receiver<RaftView>,
     failure: watch::Receiver<Option<RaftError>>,
 }
@@ -127,7 +134,8 @@ impl RaftNode {
         let (view_sender, views) = watch::channel(current_view(&group));
         let (failure_sender, failure) = watch::channel(None);
         tokio::spawn(watch_metrics(group.clone(), view_sender, failure_sender));
-        Ok(RaftNode { group, views, failure })
+        let proposals = Proposals::start(group.clone());
+        Ok(RaftNode { group, proposals, views, failure })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
@@ -180,6 +188,47 @@ impl RaftNode {
     /// [`ProposeError`].
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         self.group.propose(command).await
+    }
+
+    /// As leader: commits and applies a write of the ledger, together with others that wait.
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn write(&self, write: Write) -> Result<Answer, ProposeError> {
+        self.proposals.write(write).await
+    }
+
+    /// As leader: everything that was committed before this call is applied when it returns; see [`Group::read_barrier`].
+    ///
+    /// # Errors
+    /// [`ProposeError`].
+    pub async fn read_barrier(&self) -> Result<(), ProposeError> {
+        self.group.read_barrier().await
+    }
+
+    /// As leader: how long ago a majority last confirmed it.
+    pub fn quorum_age(&self) -> Option<Duration> {
+        let acknowledged = self.group.raft().data_metrics().borrow_watched().last_quorum_acked?;
+        Some(acknowledged.elapsed())
+    }
+
+    /// Reads the ledger as applied here, with the number of entries that it comes from. Keep it brief: nothing is applied meanwhile.
+    pub fn read<T>(&self, read: impl FnOnce(&Ledger) -> T) -> (u64, T) {
+        let applied = self.group.machine().applied();
+        (position(applied.last).length, read(applied.state.ledger()))
+    }
+
+    /// BLAKE3-256 of the whole applied state, with the number of entries that it comes from: equal on all nodes that have applied
+    /// the same entries. It takes a while for a large ledger; call it where blocking is allowed.
+    ///
+    /// # Errors
+    /// The state is larger than a snapshot may be.
+    pub fn state_hash(&self) -> Result<(u64, [u8; 32]), CodecError> {
+        let (length, state) = {
+            let applied = self.group.machine().applied();
+            (position(applied.last).length, applied.state.clone())
+        };
+        Ok((length, *blake3::hash(&codec::encode_snapshot(&state)?).as_bytes()))
     }
 
     /// Answers a request of another node's [`RaftTransport`].

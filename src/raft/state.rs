@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::ledger::Ledger;
 use crate::id::MemberId;
 use crate::protocol::election::ElectionResult;
 use crate::raft::types::{Command, Outcome};
@@ -19,11 +20,12 @@ pub type ClusterId = [u8; 32];
 pub struct State {
     cluster_id: Option<ClusterId>,
     elections: VecDeque<ElectionResult>,
+    ledger: Ledger,
 }
 
 impl State {
-    /// Applies a command.
-    pub fn apply(&mut self, command: Command) -> Outcome {
+    /// Applies the command that is number `commit` in the log, counted from 1.
+    pub fn apply(&mut self, commit: u64, command: Command) -> Outcome {
         match command {
             Command::ProveLeadership => Outcome::Recorded,
             Command::RecordElection(result) => {
@@ -32,6 +34,10 @@ impl State {
                 }
                 self.elections.push_back(result);
                 Outcome::Recorded
+            }
+            Command::Ledger { stamp, writes } => {
+                self.ledger.advance(stamp);
+                Outcome::Answered(writes.iter().map(|write| self.ledger.apply(commit, write)).collect())
             }
         }
     }
@@ -44,6 +50,11 @@ impl State {
     /// The cluster id, once the first membership is applied.
     pub fn cluster_id(&self) -> Option<ClusterId> {
         self.cluster_id
+    }
+
+    /// The ledger.
+    pub fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// The last elections, the oldest first.
@@ -93,18 +104,21 @@ mod tests {
         let mut state = State::default();
         for term in 0..100 {
             let coordinator = Leadership { term: Term(term), node: NodeId(1) };
-            state.apply(Command::RecordElection(ElectionResult {
-                coordinator,
-                vacancy: None,
-                caller: None,
-                cause: Cause::FirstStart,
-                standings: Vec::new(),
-                campaign: None,
-                votes: Vec::new(),
-                voters: 3,
-                took_micros: 0,
-                handed_over_to: None,
-            }));
+            state.apply(
+                term + 1,
+                Command::RecordElection(ElectionResult {
+                    coordinator,
+                    vacancy: None,
+                    caller: None,
+                    cause: Cause::FirstStart,
+                    standings: Vec::new(),
+                    campaign: None,
+                    votes: Vec::new(),
+                    voters: 3,
+                    took_micros: 0,
+                    handed_over_to: None,
+                }),
+            );
         }
         let terms: Vec<u64> = state.elections().map(|result| result.coordinator.term.0).collect();
         assert_eq!(terms, (36..100).collect::<Vec<u64>>());

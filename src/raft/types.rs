@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::election::ElectionResult;
+use crate::protocol::ledger::{Answer, Stamp, Write};
 
 /// What a log entry may say. New commands go to the end: their number is their form on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -17,6 +18,13 @@ pub enum Command {
     RecordElection(ElectionResult),
     /// Nothing: only a leader with a majority can have it committed.
     ProveLeadership,
+    /// Writes that were waiting together, with the leader's time. Without any, only the time goes on.
+    Ledger {
+        /// The leader's clock when it took them.
+        stamp: Stamp,
+        /// The writes, in the order in which they are done.
+        writes: Vec<Write>,
+    },
 }
 
 impl fmt::Display for Command {
@@ -26,15 +34,18 @@ impl fmt::Display for Command {
                 write!(formatter, "record the election of term {}", result.coordinator.term)
             }
             Command::ProveLeadership => write!(formatter, "prove leadership"),
+            Command::Ledger { writes, .. } => write!(formatter, "{} writes of the ledger", writes.len()),
         }
     }
 }
 
 /// What came of a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// It is recorded. Also the outcome of entries that carry no command.
     Recorded,
+    /// The answers to the writes, in their order.
+    Answered(Vec<Answer>),
 }
 
 /// The configuration. One leader per term ([`leader_id_std`](openraft::impls::leader_id_std)); a node's id is its

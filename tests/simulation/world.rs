@@ -14,7 +14,7 @@ use image_cloud::protocol::status::Leadership;
 use image_cloud::raft::group::Group;
 use image_cloud::raft::machine::Machine;
 use image_cloud::raft::types::{Entry, position};
-use image_cloud::raft::{Command, ProposeError, RaftSettings, RaftTransport, TransportError};
+use image_cloud::raft::{Command, RaftSettings, RaftTransport, TransportError};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, ServerState};
 use openraft_rt_sim::SimRuntime;
@@ -245,9 +245,8 @@ impl World {
         let Some((group, _)) = self.running(index) else { return };
         let world = self.clone();
         SimRuntime::spawn(async move {
-            match group.propose(record(number)).await {
-                Ok(applied) => drop(world.acknowledged.lock().unwrap().insert(number, applied.position)),
-                Err(ProposeError::NotLeader { .. } | ProposeError::Unknown(_) | ProposeError::Stopped(_)) => {}
+            if let Ok(applied) = group.propose(record(number)).await {
+                world.acknowledged.lock().unwrap().insert(number, applied.position);
             }
         });
     }

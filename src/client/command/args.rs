@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
-use super::{capacity, decrypt, encrypt, fail, inspect, label, read_label, send, status};
+use super::{capacity, decrypt, encrypt, fail, hash, inspect, kv, label, read_label, send, status};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,8 @@ Examples:
   client label cat.jpg --to alice,bob --quota 5   writes names and quota into the picture
   client status --watch                           all nodes, once a second
   client fail coordinator --for 5s                makes the coordinator fail for 5 seconds
+  client set color blue                           writes to the replicated store; client get color reads
+  client incr views -1 --floor 0                  a counter that never goes below zero
 
 `client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
 
@@ -53,6 +55,24 @@ pub enum Command {
     Status(status::Arguments),
     /// Make a node fail for a while: it ignores all communication
     Fail(fail::Arguments),
+    /// Set a key of the replicated store
+    #[command(visible_alias = "write")]
+    Set(kv::SetArguments),
+    /// Print the value of a key
+    #[command(visible_alias = "read")]
+    Get(kv::GetArguments),
+    /// Remove a key
+    Delete(kv::DeleteArguments),
+    /// List keys and values
+    List(kv::ListArguments),
+    /// Set a key only if it has the expected value
+    Cas(kv::CasArguments),
+    /// Add to a number, never below a floor
+    Incr(kv::IncrArguments),
+    /// Show who leads
+    Leader(hash::LeaderArguments),
+    /// Show whether all replicas are equal
+    Hash(hash::HashArguments),
 }
 
 /// Parses the arguments, program name first; `client 1 5` as `client send 1 5`.
@@ -140,6 +160,17 @@ mod tests {
             "client status -o json --nodes 127.0.0.1:8001",
             "client fail 2 --for 5s",
             "client fail coordinator --for 500ms",
+            "client set color blue",
+            "client write temperature -5 --expires 30s",
+            "client get color --stale -o json",
+            "client read color --raw",
+            "client delete color",
+            "client list session/",
+            "client cas color blue red",
+            "client cas color --revision 7 red",
+            "client incr views -1 --floor 0",
+            "client leader",
+            "client hash -o json",
         ] {
             assert!(command(line).is_ok(), "{line}: {}", command(line).unwrap_err());
         }
@@ -168,6 +199,11 @@ mod tests {
             "client fail 1 --for 5",
             "client fail 1 --for 0s",
             "client encrpyt --input cat.jpg",
+            "client set color",
+            "client get",
+            "client cas color",
+            "client incr views many",
+            "client set color blue --request-id 7",
             "client status --frobnicate",
         ] {
             assert_eq!(command(line).map(|command| format!("{command:?}")).unwrap_err().exit_code(), 2, "{line}");

@@ -67,10 +67,19 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
         ProblemCode::NotFound => Exit::NotFound,
         ProblemCode::Forbidden => Exit::Denied,
         ProblemCode::BadImage => Exit::Damaged,
-        ProblemCode::TooLarge | ProblemCode::CarrierTooSmall | ProblemCode::Internal => Exit::Failed,
-        ProblemCode::Busy | ProblemCode::NotActive | ProblemCode::NoClusterId | ProblemCode::Dropped => {
-            Exit::Unavailable
-        }
+        ProblemCode::TooLarge
+        | ProblemCode::CarrierTooSmall
+        | ProblemCode::Conflict
+        | ProblemCode::OutcomeUnknown
+        | ProblemCode::Internal => Exit::Failed,
+        ProblemCode::Busy
+        | ProblemCode::NotActive
+        | ProblemCode::NoClusterId
+        | ProblemCode::Dropped
+        | ProblemCode::NotLeader
+        | ProblemCode::NoLeader
+        | ProblemCode::NoQuorum
+        | ProblemCode::Overloaded => Exit::Unavailable,
     }
 }
 

@@ -7,7 +7,9 @@ mod encrypt;
 mod exit;
 mod fail;
 mod files;
+mod hash;
 mod inspect;
+mod kv;
 mod label;
 mod local;
 mod output;
@@ -76,5 +78,13 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Capacity(arguments) => capacity::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, target).await,
         Command::Fail(arguments) => fail::run(&arguments, target).await,
+        Command::Set(arguments) => kv::set(arguments, target).await,
+        Command::Get(arguments) => kv::get(arguments, target).await,
+        Command::Delete(arguments) => kv::delete(arguments, target).await,
+        Command::List(arguments) => kv::list(arguments, target).await,
+        Command::Cas(arguments) => kv::cas(arguments, target).await,
+        Command::Incr(arguments) => kv::incr(arguments, target).await,
+        Command::Leader(arguments) => hash::leader(&arguments, target).await,
+        Command::Hash(arguments) => hash::hash(&arguments, target).await,
     }
 }

@@ -1,0 +1,246 @@
+//! The ledger as a client uses it: finds the leader, follows a changed one, repeats with the same id until the deadline.
+
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use bytes::Bytes;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::RequestBuilder;
+use reqwest::header::HeaderMap;
+use tokio::time::timeout;
+
+use super::cluster::Cluster;
+use super::error::{AttemptError, ClientError};
+use super::exchange;
+use crate::id::RequestId;
+use crate::protocol::job::route as job_route;
+use crate::protocol::kv::{Batch, Listed, StateHash, VALUE_LIMIT_BYTES, Written, route};
+use crate::protocol::problem::ProblemCode;
+use crate::time::now;
+
+/// How long one attempt may take: a leader answers within a second, or says that it cannot.
+const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The longest that the client adds to the pause that a node asked for, so that clients do not come back all at once.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// Between two redirections: a node that has not heard yet that its leader is gone sends everybody there.
+const FOLLOW_PAUSE: Duration = Duration::from_millis(1);
+
+/// What stands in a path as it is.
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
+
+/// Whether an answer must be the latest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Consistency {
+    /// As if there were one store: everything that was acknowledged before is in it.
+    #[default]
+    Linearizable,
+    /// As the node that answers knows it; it may lag behind.
+    Stale,
+}
+
+/// One value, with its history.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Value {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Entries of the log that the answer comes from.
+    pub commit: u64,
+    /// Revision in which the key was made.
+    pub create_revision: u64,
+    /// Revision of its last change.
+    pub mod_revision: u64,
+    /// Changes since it was made.
+    pub version: u64,
+}
+
+impl Cluster {
+    /// Does the operations of a batch, all together or not at all. The id is the same in every attempt, so they are done once.
+    ///
+    /// # Errors
+    /// [`ClientError`]; [`ProblemCode::Conflict`] if an operation was refused.
+    pub async fn write(&self, id: RequestId, batch: &Batch) -> Result<Written, ClientError> {
+        let body = serde_json::to_vec(batch).map_err(|error| ClientError::Setup(error.to_string()))?;
+        let build = |base: &str| {
+            let request = self.shared.connections.post(format!("{base}{}", route::KV));
+            let request = request.header("content-type", "application/json");
+            request.header(job_route::REQUEST_ID, id.to_string()).body(body.clone())
+        };
+        self.at_leader(build, exchange::send_for_json).await
+    }
+
+    /// The value of a key, if it is there.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn get_key(&self, key: &str, consistency: Consistency) -> Result<Option<Value>, ClientError> {
+        let path = format!("{}/{}{}", route::KV, utf8_percent_encode(key, PLAIN), stale_query(consistency, '?'));
+        let build = |base: &str| self.shared.connections.get(format!("{base}{path}"));
+        match self.at_leader(build, value_of).await {
+            Ok(value) => Ok(Some(value)),
+            Err(ClientError::Exchange { source: AttemptError::Refused(problem), .. })
+                if problem.code == ProblemCode::NotFound =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Keys that begin with `prefix`, in order, behind `after`.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn list_keys(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+        consistency: Consistency,
+    ) -> Result<Listed, ClientError> {
+        let coded = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+        let after = after.map_or(String::new(), |after| format!("&after={}", coded(after)));
+        let stale = stale_query(consistency, '&');
+        let path = format!("{}?prefix={}&limit={limit}{after}{stale}", route::KV, coded(prefix));
+        let build = |base: &str| self.shared.connections.get(format!("{base}{path}"));
+        self.at_leader(build, exchange::send_for_json).await
+    }
+
+    /// What each node has applied, as a hash, in the order of the settings.
+    pub async fn state_hashes(&self) -> Vec<(String, Result<StateHash, String>)> {
+        let ask = async |url: &str| {
+            let request = self.shared.connections.get(format!("{url}{}", route::HASH));
+            let answer = timeout(ATTEMPT, exchange::send_for_json(request)).await;
+            answer.unwrap_or(Err(AttemptError::Timeout(ATTEMPT))).map_err(|error| error.to_string())
+        };
+        let views = self.shared.views.iter();
+        futures::future::join_all(views.map(async |view| (view.url.clone(), ask(&view.url).await))).await
+    }
+
+    /// Exchanges with whoever leads. A node that says that there is no quorum may be cut off from those that have one, so the others
+    /// are asked before that is believed.
+    async fn at_leader<T>(
+        &self,
+        build: impl Fn(&str) -> RequestBuilder,
+        exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
+    ) -> Result<T, ClientError> {
+        let shared = &self.shared;
+        let start = now();
+        let mut next = 0;
+        let mut said: Vec<Option<AttemptError>> = vec![None; shared.views.len()];
+        loop {
+            let hint = self.leader_hint();
+            let address = hint.unwrap_or_else(|| {
+                next += 1;
+                shared.views[(next - 1) % shared.views.len()].url.clone()
+            });
+            let limit = ATTEMPT.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
+            let outcome = timeout(limit, exchange(build(&address))).await;
+            let error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
+                Ok(answer) => {
+                    self.set_leader_hint(Some(address));
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            log::debug!("{address}: {error}");
+            let mut step = Step::after(&error, &address);
+            let index_of = |url: &str| shared.views.iter().position(|view| view.url == url);
+            let mut error = error;
+            if let Step::Follow(leader) = &step
+                && let Some(refused) = index_of(leader).and_then(|index| said[index].clone())
+                && matches!(refused, AttemptError::Refused(_))
+            {
+                // It still follows a leader that has said that it has no quorum.
+                (step, error) = (Step::Elsewhere, refused);
+            }
+            self.set_leader_hint(if let Step::Follow(leader) = &step { Some(leader.clone()) } else { None });
+            if let Some(index) = index_of(&address) {
+                said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
+            }
+            let failed = |source| ClientError::Exchange { address: address.clone(), source };
+            if matches!(step, Step::Stop) {
+                return Err(failed(error));
+            }
+            if said.iter().all(Option::is_some) {
+                // Nobody has a leader. One that says so knows more than one that does not answer.
+                let mut said = said.into_iter().flatten();
+                let source = said.find(|error| matches!(error, AttemptError::Refused(_)));
+                return Err(source.map_or_else(|| self.nobody_answers(), failed));
+            }
+            let wait = match step {
+                Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),
+                Step::Follow(_) => FOLLOW_PAUSE,
+                Step::Elsewhere | Step::Stop => Duration::ZERO,
+            };
+            if now().since(start) + wait >= shared.settings.request_deadline {
+                return Err(failed(error));
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    fn leader_hint(&self) -> Option<String> {
+        self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_leader_hint(&self, leader: Option<String>) {
+        *self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+    }
+}
+
+/// What follows from a failed exchange.
+enum Step {
+    /// Another node leads, at this address.
+    Follow(String),
+    /// This node cannot answer; another one may.
+    Elsewhere,
+    /// Nobody can now; somebody may after a while.
+    Wait(Duration),
+    /// The request itself is refused.
+    Stop,
+}
+
+impl Step {
+    fn after(error: &AttemptError, address: &str) -> Step {
+        let AttemptError::Refused(problem) = error else {
+            return if error.is_worth_a_retry() { Step::Elsewhere } else { Step::Stop };
+        };
+        match (problem.code, &problem.leader) {
+            (ProblemCode::NotLeader, Some(leader)) if leader != address => Step::Follow(leader.clone()),
+            (ProblemCode::NoQuorum, _) => Step::Elsewhere,
+            (
+                ProblemCode::NotLeader | ProblemCode::NoLeader | ProblemCode::Overloaded | ProblemCode::OutcomeUnknown,
+                _,
+            ) => Step::Wait(error.retry_after().unwrap_or_default()),
+            (code, _) if code.is_worth_a_retry() => Step::Wait(error.retry_after().unwrap_or_default()),
+            _ => Step::Stop,
+        }
+    }
+}
+
+fn stale_query(consistency: Consistency, separator: char) -> String {
+    match consistency {
+        Consistency::Linearizable => String::new(),
+        Consistency::Stale => format!("{separator}stale=true"),
+    }
+}
+
+async fn value_of(request: RequestBuilder) -> Result<Value, AttemptError> {
+    let response = exchange::send(request).await?;
+    let headers = response.headers().clone();
+    let bytes = exchange::read_body(response, VALUE_LIMIT_BYTES as u64).await?;
+    Ok(Value {
+        bytes,
+        commit: number(&headers, route::COMMIT)?,
+        create_revision: number(&headers, route::CREATE_REVISION)?,
+        mod_revision: number(&headers, route::MOD_REVISION)?,
+        version: number(&headers, route::VERSION)?,
+    })
+}
+
+fn number(headers: &HeaderMap, name: &str) -> Result<u64, AttemptError> {
+    let value = headers.get(name).and_then(|value| value.to_str().ok()?.parse().ok());
+    value.ok_or_else(|| AttemptError::BadAnswer(format!("the header {name} is missing")))
+}

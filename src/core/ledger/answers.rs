@@ -1,0 +1,142 @@
+//! Answers that are kept, so that a request that comes again is not done again: also after a change of the leader, and from a
+//! snapshot, since they are part of the state.
+
+use std::collections::VecDeque;
+
+use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
+
+use crate::id::RequestId;
+use crate::protocol::ledger::{Answer, Caller, Expectation, KvOperation, KvResult, Refused, Stamp, Write};
+
+/// How long an answer is kept at least, in milliseconds of the ledger's time: 60 s. A client that tries again later than that must
+/// look first what became of its request.
+pub const ANSWERS_KEPT_MS: u64 = 60_000;
+
+/// Answers of this span of time are forgotten together.
+const GENERATION_MS: u64 = 10_000;
+
+/// What a request was about: the first half of the BLAKE3-256 of its operations.
+type Content = [u8; 16];
+
+/// Kept answers, in generations, each of which goes as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Answers {
+    generations: VecDeque<Generation>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Generation {
+    begun: Stamp,
+    last: Stamp,
+    kept: OrdMap<(Caller, RequestId), Kept>,
+}
+
+/// An answer in little space: most commands have one operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    content: Content,
+    commit: u64,
+    revision: u64,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Outcome {
+    One(KvResult),
+    Several(Box<[KvResult]>),
+    Refused(Refused),
+}
+
+/// What is known of a request.
+pub(super) enum Known {
+    New,
+    Answered(Answer),
+    OtherContent,
+}
+
+/// What a write is about; its id, its caller and its stamp are not part of it.
+pub(super) fn content(write: &Write) -> Content {
+    let mut hasher = blake3::Hasher::new();
+    for operation in &write.operations {
+        match operation {
+            KvOperation::Put { key, value, expires_in_ms } => {
+                let expires = expires_in_ms.map_or([0; 8], |after| after.saturating_add(1).to_be_bytes());
+                fields(&mut hasher, 0, &[key, value, &expires]);
+            }
+            KvOperation::Delete { key } => fields(&mut hasher, 1, &[key]),
+            KvOperation::Require { key, expect } => match expect {
+                Expectation::Absent => fields(&mut hasher, 2, &[key]),
+                Expectation::Present => fields(&mut hasher, 3, &[key]),
+                Expectation::ModRevision(revision) => fields(&mut hasher, 4, &[key, &revision.to_be_bytes()]),
+                Expectation::Value(value) => fields(&mut hasher, 5, &[key, value]),
+            },
+            KvOperation::Add { key, by, floor: None } => fields(&mut hasher, 6, &[key, &by.to_be_bytes()]),
+            KvOperation::Add { key, by, floor: Some(floor) } => {
+                fields(&mut hasher, 7, &[key, &by.to_be_bytes(), &floor.to_be_bytes()]);
+            }
+        }
+    }
+    let mut content = Content::default();
+    content.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+    content
+}
+
+/// A number for the kind of operation, then each field behind its length: no two requests run together.
+fn fields(hasher: &mut blake3::Hasher, kind: u8, fields: &[&[u8]]) {
+    hasher.update(&[kind]);
+    for field in fields {
+        hasher.update(&(field.len() as u64).to_be_bytes()).update(field);
+    }
+}
+
+impl Answers {
+    pub fn find(&self, caller: Caller, id: RequestId, content: Content) -> Known {
+        let found = self.generations.iter().rev().find_map(|generation| generation.kept.get(&(caller, id)));
+        match found {
+            None => Known::New,
+            Some(kept) if kept.content != content => Known::OtherContent,
+            Some(kept) => Known::Answered(kept.answer()),
+        }
+    }
+
+    pub fn keep(&mut self, now: Stamp, caller: Caller, id: RequestId, content: Content, answer: &Answer) {
+        if self.generations.back().is_none_or(|last| now.0 - last.begun.0 >= GENERATION_MS) {
+            self.generations.push_back(Generation { begun: now, last: now, kept: OrdMap::new() });
+        }
+        let Some(youngest) = self.generations.back_mut() else { return };
+        youngest.last = now;
+        youngest.kept.insert((caller, id), Kept::new(content, answer));
+    }
+
+    /// Forgets the generations whose youngest answer is old enough.
+    pub fn forget(&mut self, now: Stamp) {
+        while self.generations.front().is_some_and(|oldest| oldest.last.0 + ANSWERS_KEPT_MS < now.0) {
+            self.generations.pop_front();
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.generations.iter().map(|generation| generation.kept.len()).sum()
+    }
+}
+
+impl Kept {
+    fn new(content: Content, answer: &Answer) -> Self {
+        let outcome = match &answer.outcome {
+            Ok(results) if results.len() == 1 => Outcome::One(results[0]),
+            Ok(results) => Outcome::Several(results.clone().into_boxed_slice()),
+            Err(refused) => Outcome::Refused(*refused),
+        };
+        Kept { content, commit: answer.commit, revision: answer.revision, outcome }
+    }
+
+    fn answer(&self) -> Answer {
+        let outcome = match &self.outcome {
+            Outcome::One(result) => Ok(vec![*result]),
+            Outcome::Several(results) => Ok(results.to_vec()),
+            Outcome::Refused(refused) => Err(*refused),
+        };
+        Answer { commit: self.commit, revision: self.revision, outcome }
+    }
+}

@@ -1,0 +1,96 @@
+//! The ledger: `apply(stamp, write) -> answer`. No clock (the leader stamps), no randomness, ordered maps only, so that every node
+//! that applies the same entries holds the same bytes.
+//!
+//! Its tables have commands of their own: no key-value command reaches another table.
+
+mod answers;
+mod kv;
+#[cfg(test)]
+mod tests;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::answers::ANSWERS_KEPT_MS;
+pub use self::kv::{PAGE_LIMIT, Page};
+
+use self::answers::{Answers, Known};
+use self::kv::Table;
+use crate::protocol::ledger::{Answer, KeyValue, Refused, RefusedWhy, Stamp, Write};
+
+/// The ledger's state. A clone costs a few pointers, so that a snapshot can be written while commands go on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    revision: u64,
+    stamp: Stamp,
+    table: Table,
+    answers: Answers,
+}
+
+impl Ledger {
+    /// Lets the ledger's time go on: what is due by then expires, and old answers are forgotten. Commands of one entry follow.
+    pub fn advance(&mut self, stamp: Stamp) {
+        self.stamp = self.stamp.max(stamp);
+        if self.table.expire(self.stamp) {
+            self.revision += 1;
+        }
+        self.answers.forget(self.stamp);
+    }
+
+    /// Applies a write that stands in the log as number `commit`: all of it or nothing. A request id that was answered before gets
+    /// the same answer again and changes nothing.
+    pub fn apply(&mut self, commit: u64, write: &Write) -> Answer {
+        let content = answers::content(write);
+        match self.answers.find(write.caller, write.id, content) {
+            Known::Answered(answer) => return answer,
+            Known::OtherContent => {
+                let outcome = Err(Refused { operation: 0, why: RefusedWhy::IdReused });
+                return Answer { commit, revision: self.revision, outcome };
+            }
+            Known::New => {}
+        }
+        let outcome = self.table.apply(&write.operations, self.stamp, self.revision + 1);
+        let (outcome, changed) = match outcome {
+            Ok((results, changed)) => (Ok(results), changed),
+            Err(refused) => (Err(refused), false),
+        };
+        self.revision += u64::from(changed);
+        let answer = Answer { commit, revision: self.revision, outcome };
+        self.answers.keep(self.stamp, write.caller, write.id, content, &answer);
+        answer
+    }
+
+    /// The value of a key.
+    pub fn get(&self, key: &[u8]) -> Option<KeyValue> {
+        self.table.get(key, self.stamp)
+    }
+
+    /// Keys that begin with `prefix`, in order, behind `after`; at most `limit` of them, and at most [`PAGE_LIMIT`] bytes.
+    pub fn list(&self, prefix: &[u8], after: Option<&[u8]>, limit: usize) -> Page {
+        self.table.list(prefix, after, limit, self.stamp)
+    }
+
+    /// Commands that changed something.
+    pub fn revision(&self) -> u64 {
+        self.revision
+    }
+
+    /// The time of the last command.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
+    }
+
+    /// Bytes of all keys and values.
+    pub fn size_bytes(&self) -> u64 {
+        self.table.size_bytes()
+    }
+
+    /// Answers that are kept for repeated request ids.
+    pub fn answers(&self) -> usize {
+        self.answers.len()
+    }
+
+    /// Whether something is due by `now` that only a command can let expire.
+    pub fn is_due(&self, now: Stamp) -> bool {
+        self.table.is_due(now)
+    }
+}

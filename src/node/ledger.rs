@@ -1,0 +1,104 @@
+//! The ledger as HTTP reaches it: writes and reads at the leader, or the way there.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::shared::Shared;
+use crate::core::ledger::Page;
+use crate::http::{Found, NotHere, Question};
+use crate::id::NodeId;
+use crate::protocol::ledger::{Answer, Write};
+use crate::protocol::problem::{Problem, ProblemCode};
+use crate::raft::{ProposeError, RaftNode};
+use crate::time;
+
+/// Without a leader for so long a caller is told that there is no quorum; before that an election may be under way.
+const NO_QUORUM_AFTER: Duration = Duration::from_secs(1);
+
+/// What a caller waits who comes during an election, in milliseconds.
+const ELECTION_PAUSE_MS: u64 = 20;
+
+/// What a caller waits who comes when too many are waiting, in milliseconds.
+const OVERLOAD_PAUSE_MS: u64 = 50;
+
+/// The ledger of this node. Clones share it.
+#[derive(Clone)]
+pub struct Ledger {
+    /// Raft.
+    pub raft: RaftNode,
+    /// What is known of the node.
+    pub shared: Arc<Shared>,
+    /// Where the nodes answer HTTP.
+    pub addresses: Arc<BTreeMap<NodeId, SocketAddr>>,
+}
+
+impl Ledger {
+    /// Does a write, if this node leads.
+    ///
+    /// # Errors
+    /// [`NotHere`].
+    pub async fn write(self, write: Write) -> Result<Answer, NotHere> {
+        match self.raft.write(write).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.not_here(error)),
+        }
+    }
+
+    /// Reads: linearizable if this node leads, or what it has applied so far (`stale`).
+    ///
+    /// # Errors
+    /// [`NotHere`].
+    pub async fn read(self, question: Question, stale: bool) -> Result<Found, NotHere> {
+        if !stale && let Err(error) = self.raft.read_barrier().await {
+            return Err(self.not_here(error));
+        }
+        let (commit, (revision, page)) = self.raft.read(|ledger| {
+            let page = match &question {
+                Question::Key(key) => Page { items: ledger.get(key).into_iter().collect(), more: false },
+                Question::Prefix { prefix, after, limit } => ledger.list(prefix, after.as_deref(), *limit),
+            };
+            (ledger.revision(), page)
+        });
+        Ok(Found { commit, revision, items: page.items, more: page.more })
+    }
+
+    fn not_here(&self, error: ProposeError) -> NotHere {
+        let problem = match error {
+            ProposeError::NotLeader { leader: Some(leader) } => match self.addresses.get(&leader.node) {
+                Some(address) => return NotHere::Leader { node: leader.node, base: format!("http://{address}") },
+                None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
+            },
+            ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => self.nobody_leads(),
+            ProposeError::Overloaded => {
+                let detail = "too many writes wait already: nothing was done, try again";
+                Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
+            }
+            ProposeError::Unknown(why) => {
+                let detail = format!(
+                    "it may or may not be done later ({why}): repeat it with the same {}",
+                    crate::protocol::job::route::REQUEST_ID
+                );
+                Problem::new(ProblemCode::OutcomeUnknown, detail)
+            }
+            ProposeError::Stopped(fault) => Problem::new(ProblemCode::Internal, fault.to_string()),
+        };
+        NotHere::Refused(problem)
+    }
+
+    fn nobody_leads(&self) -> Problem {
+        // A leader that is cut off still believes that it leads: then it is its majority that counts.
+        let quiet = match self.shared.leaderless_since() {
+            Some(since) => time::now().since(since),
+            None => self.raft.quorum_age().unwrap_or_default(),
+        };
+        if quiet >= NO_QUORUM_AFTER {
+            let detail =
+                format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
+            return Problem::new(ProblemCode::NoQuorum, detail);
+        }
+        let detail = "no leader is confirmed at this moment: nothing was done, try again";
+        Problem { retry_after_ms: Some(ELECTION_PAUSE_MS), ..Problem::new(ProblemCode::NoLeader, detail) }
+    }
+}

@@ -1,0 +1,262 @@
+//! The key-value store on real processes: what users type, leaders that die, majorities that are lost.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
+
+mod common;
+
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use common::TestCluster;
+use image_cloud::client::{ClientError, ClientSettings, Cluster, Consistency};
+use image_cloud::id::RequestId;
+use image_cloud::protocol::kv::{Batch, BatchOperation, StateHash, Written, route};
+use image_cloud::protocol::ledger::KvResult;
+use image_cloud::protocol::problem::{Problem, ProblemCode};
+
+/// Runs `client` on the cluster.
+fn client(cluster: &TestCluster, arguments: &[&str]) -> Output {
+    let config = cluster.directory().join("cluster.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_client"));
+    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null()).output().unwrap()
+}
+
+/// The program must end with that code and print that line.
+#[track_caller]
+fn check(output: &Output, code: i32, stdout: &str) {
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{error}");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim_end(), stdout, "{error}");
+}
+
+/// The client library on these nodes.
+fn library(cluster: &TestCluster, nodes: &[u16]) -> Cluster {
+    let addresses = nodes.iter().map(|node| cluster.url(*node).parse().unwrap()).collect();
+    Cluster::new(ClientSettings::new(addresses, 7)).unwrap()
+}
+
+fn put(key: &str, value: &str) -> Batch {
+    let (key, value) = (key.to_owned(), Some(value.to_owned()));
+    Batch { operations: vec![BatchOperation::Put { key, value, value_base64: None, expires_in_ms: None }] }
+}
+
+fn add(key: &str, by: i64, floor: i64) -> Batch {
+    Batch { operations: vec![BatchOperation::Add { key: key.to_owned(), by, floor: Some(floor) }] }
+}
+
+fn id(number: u64) -> RequestId {
+    RequestId(u128::from(number).to_be_bytes())
+}
+
+fn code(error: &ClientError) -> Option<ProblemCode> {
+    match error {
+        ClientError::Exchange { source: image_cloud::client::AttemptError::Refused(problem), .. } => Some(problem.code),
+        _ => None,
+    }
+}
+
+async fn problem(response: reqwest::Response) -> Problem {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+/// Waits until these nodes have applied the same entries, and checks that they hold the same state.
+async fn replicas_are_equal(cluster: &TestCluster, nodes: &[u16]) {
+    let hashes = common::wait_for("all nodes have applied the same entries", async || {
+        let mut hashes: Vec<StateHash> = Vec::new();
+        for node in nodes {
+            let response = reqwest::get(cluster.url(*node) + route::HASH).await.ok()?;
+            hashes.push(serde_json::from_slice(&response.bytes().await.ok()?).ok()?);
+        }
+        hashes.windows(2).all(|pair| pair[0].commit == pair[1].commit).then_some(hashes)
+    });
+    let hashes = hashes.await;
+    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+}
+
+/// The README's key-value commands do what it says, each with its exit code.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commands_that_users_type() {
+    let cluster = TestCluster::start(3, "").await;
+    check(&client(&cluster, &["set", "color", "blue"]), 0, "");
+    check(&client(&cluster, &["get", "color"]), 0, "blue");
+    check(&client(&cluster, &["cas", "color", "blue", "red"]), 0, "");
+    check(&client(&cluster, &["cas", "color", "blue", "green"]), 1, "");
+    check(&client(&cluster, &["read", "color", "--raw"]), 0, "red");
+    check(&client(&cluster, &["incr", "views", "2"]), 0, "2");
+    check(&client(&cluster, &["incr", "views", "-1", "--floor", "0"]), 0, "1");
+    check(&client(&cluster, &["incr", "views", "-2", "--floor", "0"]), 1, "");
+    check(&client(&cluster, &["set", "color", "x", "--if-absent"]), 1, "");
+    check(&client(&cluster, &["delete", "color"]), 0, "");
+    check(&client(&cluster, &["delete", "color"]), 3, "");
+    check(&client(&cluster, &["get", "color"]), 3, "");
+    let listed = client(&cluster, &["list", "-o", "json"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(r#""key":"views","value":"1""#), "{listed:?}");
+    let leader = cluster.settled().await;
+    check(&client(&cluster, &["leader"]), 0, &format!("node {} in term {}", leader.node, leader.term));
+    let hash = client(&cluster, &["hash"]);
+    assert!(hash.status.success() && String::from_utf8_lossy(&hash.stdout).contains("equal"), "{hash:?}");
+}
+
+/// curl works, too: any node sends the caller to the leader, and a key that cannot be is refused by its own line.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_node_answers_or_names_the_leader_and_bad_keys_are_refused() {
+    let cluster = TestCluster::start(3, "").await;
+    let leader = cluster.settled().await.node.0;
+    let follower = (1..=3).find(|node| *node != leader).unwrap();
+    let http = reqwest::Client::new();
+    let url = |node: u16, key: &str| format!("{}{}/{key}", cluster.url(node), route::KV);
+    let value = vec![0xff, 0, 7];
+    let written = http.put(url(follower, "a%2Fb")).body(value.clone()).send().await.unwrap();
+    assert!(written.status().is_success(), "the redirection is followed: {:?}", problem(written).await);
+    let read = reqwest::get(url(follower, "a/b")).await.unwrap();
+    assert_eq!(read.headers()[route::VERSION], "1");
+    assert_eq!(read.bytes().await.unwrap(), value);
+
+    let long = "k".repeat(4097);
+    let large = vec![0; (1 << 20) + 1];
+    let cases = [
+        (url(leader, ""), vec![1], ProblemCode::BadRequest, "empty"),
+        (url(leader, "%ff"), vec![1], ProblemCode::BadRequest, "UTF-8"),
+        (url(leader, &long), vec![1], ProblemCode::TooLarge, "4097"),
+        (url(leader, "k"), large, ProblemCode::TooLarge, "1048577"),
+        (url(leader, "k?expires=5"), vec![1], ProblemCode::BadRequest, "expires"),
+    ];
+    for (url, body, code, word) in cases {
+        let problem = problem(http.put(&url).body(body).send().await.unwrap()).await;
+        assert_eq!(problem.code, code, "{problem:?}");
+        assert!(problem.detail.contains(word), "{problem:?}");
+    }
+    let limit = vec![5; 1 << 20];
+    let at_limit = http.put(url(leader, &long[..4096])).body(limit).send().await.unwrap();
+    assert!(at_limit.status().is_success(), "what is allowed fits: {:?}", problem(at_limit).await);
+    replicas_are_equal(&cluster, &[1, 2, 3]).await;
+}
+
+/// An acknowledged write survives the leader's kill -9, and a request that comes again at the next leader is not done again.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_writes_survive_the_leader_and_repeated_ids_are_done_once() {
+    let mut cluster = TestCluster::start(3, "").await;
+    let users = library(&cluster, &[1, 2, 3]);
+    let first = users.write(id(1), &add("views", 5, 0)).await.unwrap();
+    let mut term = 0;
+    for round in 0..3 {
+        let leader = cluster.settled_after(term).await;
+        term = leader.term.0;
+        cluster.kill(leader.node.0);
+        assert_eq!(users.write(id(1), &add("views", 5, 0)).await.unwrap(), first, "the answer of the first time");
+        users.write(id(10 + round), &add("views", -1, 0)).await.unwrap();
+        cluster.spawn(leader.node.0);
+    }
+    let views = users.get_key("views", Consistency::Linearizable).await.unwrap().unwrap();
+    assert_eq!(&views.bytes[..], b"2");
+    let other = users.write(id(1), &add("views", 6, 0)).await.unwrap_err();
+    assert_eq!(code(&other), Some(ProblemCode::BadRequest), "{other}");
+    replicas_are_equal(&cluster, &[1, 2, 3]).await;
+}
+
+/// Without a majority nothing is written and nothing is said to be; when it is back, everything is there.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_there_is_no_answer_but_no_quorum() {
+    let mut cluster = TestCluster::start(5, "").await;
+    let users = library(&cluster, &[1, 2, 3, 4, 5]);
+    users.write(id(1), &put("color", "blue")).await.unwrap();
+    let leader = cluster.settled().await.node.0;
+    let others: Vec<u16> = (1..=5).filter(|node| *node != leader).collect();
+    cluster.kill(others[0]);
+    cluster.kill(others[1]);
+    users.write(id(2), &put("color", "red")).await.unwrap();
+
+    // The leader stays, with one follower: it still believes that it leads.
+    cluster.kill(others[2]);
+    let refused = users.write(id(3), &put("color", "lost")).await.unwrap_err();
+    assert_eq!(code(&refused), Some(ProblemCode::NoQuorum), "{refused}");
+    let refused = users.get_key("color", Consistency::Linearizable).await.unwrap_err();
+    assert_eq!(code(&refused), Some(ProblemCode::NoQuorum), "{refused}");
+    check(&client(&cluster, &["set", "color", "lost"]), 4, "");
+    let stale = users.get_key("color", Consistency::Stale).await.unwrap().unwrap();
+    assert_eq!(&stale.bytes[..], b"red", "what is known can still be read");
+
+    for node in &others[..3] {
+        cluster.spawn(*node);
+    }
+    cluster.settled().await;
+    users.write(id(4), &put("shape", "round")).await.unwrap();
+    replicas_are_equal(&cluster, &[1, 2, 3, 4, 5]).await;
+}
+
+/// A key with an expiry is gone in time although nobody writes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_expires_although_nobody_writes() {
+    let cluster = TestCluster::start(1, "").await;
+    let users = library(&cluster, &[1]);
+    let operations = vec![BatchOperation::Put {
+        key: "session".into(),
+        value: Some("alice".into()),
+        value_base64: None,
+        expires_in_ms: Some(300),
+    }];
+    users.write(id(1), &Batch { operations }).await.unwrap();
+    common::wait_for("the key is gone", async || {
+        users.get_key("session", Consistency::Linearizable).await.unwrap().is_none().then_some(())
+    })
+    .await;
+}
+
+/// A restart with 100,000 keys in log and snapshots finds them all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_finds_log_and_snapshot() {
+    let mut cluster = TestCluster::start(1, "").await;
+    let users = library(&cluster, &[1]);
+    // Many in flight, so that they share entries and syncs.
+    let writers = (0..64u64).map(|writer| {
+        let users = users.clone();
+        async move {
+            for round in 0..8u64 {
+                let number = writer * 8 + round;
+                let put = |index: u64| BatchOperation::Put {
+                    key: format!("key-{number}-{index}"),
+                    value: Some("x".repeat(16)),
+                    value_base64: None,
+                    expires_in_ms: None,
+                };
+                let batch = Batch { operations: (0..200).map(put).collect() };
+                let written: Written = users.write(id(1000 + number), &batch).await.unwrap();
+                assert_eq!(written.results, vec![KvResult::Put; 200]);
+            }
+        }
+    });
+    futures::future::join_all(writers).await;
+    let before = users.state_hashes().await[0].1.clone().unwrap();
+    cluster.kill(1);
+    cluster.spawn(1);
+    let settled = cluster.settled().await;
+    assert_eq!(settled.node.0, 1);
+    for key in ["key-0-0", "key-511-199"] {
+        assert!(users.get_key(key, Consistency::Linearizable).await.unwrap().is_some(), "{key}");
+    }
+    let after = users.state_hashes().await[0].1.clone().unwrap();
+    assert!(after.commit >= before.commit);
+    check(&client(&cluster, &["incr", "visits"]), 0, "1");
+}
+
+/// Ten times what may wait is shed at once, by name, and what was taken is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_writes_are_refused_at_once() {
+    let cluster = TestCluster::start(1, "").await;
+    let url = format!("{}{}/load", cluster.url(1), route::KV);
+    let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).build().unwrap();
+    let writes = (0..400).map(|_| http.put(&url).body(vec![7; 1 << 20]).send());
+    let mut done = 0;
+    for response in futures::future::join_all(writes).await {
+        let response = response.unwrap();
+        match response.status().as_u16() {
+            200 => done += 1,
+            _ => {
+                let problem = problem(response).await;
+                assert_eq!(problem.code, ProblemCode::Overloaded, "{problem:?}");
+                assert!(problem.retry_after_ms.is_some(), "{problem:?}");
+            }
+        }
+    }
+    assert!(done > 0, "what was taken is answered");
+}
