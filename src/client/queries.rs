@@ -1,5 +1,6 @@
 //! Status, events, and the command to fail.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
 use crate::id::NodeId;
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::job::route;
 use crate::protocol::status::{Leadership, NodeStatus};
@@ -60,8 +62,27 @@ impl fmt::Display for FailTarget {
 }
 
 impl Cluster {
-    /// Asks all nodes at once for their status; in the order of the settings.
+    /// Asks all nodes at once for their status: those of the settings in their order, then those that they name and that were not
+    /// asked.
     pub async fn status(&self) -> Vec<NodeReport> {
+        let mut reports = self.status_of_configured().await;
+        let mut others = BTreeMap::new();
+        let statuses: Vec<&NodeStatus> = reports.iter().filter_map(|report| report.result.as_ref().ok()).collect();
+        let asked: BTreeSet<NodeId> = reports.iter().filter_map(|report| report.node).collect();
+        for peer in statuses.iter().flat_map(|status| &status.peers).filter(|peer| !asked.contains(&peer.node)) {
+            if let Some(address) = &peer.address {
+                others.entry(peer.node).or_insert_with(|| format!("http://{address}"));
+            }
+        }
+        let ask = async |(node, address): (NodeId, String)| {
+            let result = self.get::<NodeStatus>(&address, route::STATUS).await.map_err(|error| error.to_string());
+            NodeReport { address, node: Some(node), result }
+        };
+        reports.extend(join_all(others.into_iter().map(ask)).await);
+        reports
+    }
+
+    async fn status_of_configured(&self) -> Vec<NodeReport> {
         let ask = async |view: &super::view::NodeView| {
             let result = self.get::<NodeStatus>(&view.url, route::STATUS).await;
             if let Ok(status) = &result {
@@ -133,6 +154,31 @@ impl Cluster {
         }
         let known = reports.iter().filter_map(|report| report.result.as_ref().ok()?.coordinator);
         known.max().ok_or(ClientError::NoCoordinator)
+    }
+
+    /// The elections that the cluster remembers, the oldest first.
+    ///
+    /// # Errors
+    /// No node answers.
+    pub async fn elections(&self) -> Result<Vec<ElectionResult>, ClientError> {
+        let mut longest: Option<Vec<ElectionResult>> = None;
+        for view in &self.shared.views {
+            if let Ok(known) = self.get::<Vec<ElectionResult>>(&view.url, route::ELECTIONS).await {
+                let last = |list: &[ElectionResult]| list.last().map(|result| result.coordinator.term);
+                if longest.as_ref().is_none_or(|longest| last(longest) < last(&known)) {
+                    longest = Some(known);
+                }
+            }
+        }
+        longest.ok_or_else(|| self.nobody_answers())
+    }
+
+    /// The events of the node at `address` from number `since` on; as [`Cluster::events`].
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn events_at(&self, address: &str, since: u64) -> Result<Vec<Event>, AttemptError> {
+        self.get(address, &format!("{}?since={since}", route::EVENTS)).await
     }
 
     /// The error that names all addresses.

@@ -63,6 +63,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
             .service(at(kv_route::HASH, web::get().to(kv::hash)))
             .service(at(route::STATUS, web::get().to(own::status)))
             .service(at(route::EVENTS, web::get().to(own::events)))
+            .service(at(route::ELECTIONS, web::get().to(own::elections)))
             .service(at(route::FAIL, web::post().to(own::fail)))
             .service(at(route::LIVEZ, web::get().to(own::livez)))
             .service(at(route::READYZ, web::get().to(own::readyz)))

@@ -42,6 +42,10 @@ pub async fn events(service: web::Data<Service>, query: web::Query<EventsQuery>)
     HttpResponse::Ok().json(service.events(query.since))
 }
 
+pub async fn elections(service: web::Data<Service>) -> HttpResponse {
+    HttpResponse::Ok().json(service.elections())
+}
+
 pub async fn fail(service: web::Data<Service>, command: web::Json<FailCommand>) -> Result<HttpResponse, Refusal> {
     let milliseconds = command.duration_ms;
     let longest = FailCommand::LONGEST.as_millis() as u64;

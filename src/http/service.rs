@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::id::{NodeId, RequestId};
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
 use crate::protocol::ledger::{Answer, KeyValue, Write};
@@ -154,6 +155,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn status(&self) -> BoxFuture<'static, Result<NodeStatus, Problem>>;
     /// Its events from number `since` on.
     fn events(&self, since: u64) -> Vec<Event>;
+    /// The elections that stand in the log, the oldest first.
+    fn elections(&self) -> Vec<ElectionResult>;
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
     /// Does a write on the ledger.

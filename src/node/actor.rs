@@ -460,6 +460,7 @@ impl Handler<StatusAsked> for Node {
             let heard = self.heard.get(node);
             PeerStatus {
                 node: *node,
+                address: shared.addresses.get(node).map(ToString::to_string),
                 state: heard.map_or(NodeState::Recovering, |(heartbeat, _)| heartbeat.state),
                 load: heard.map_or_else(Default::default, |(heartbeat, _)| heartbeat.load),
                 last_seen_ms: heard.map(|(_, at)| now.since(*at).as_millis() as u64),

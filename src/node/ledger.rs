@@ -1,14 +1,11 @@
 //! The ledger as HTTP reaches it: writes and reads at the leader, or the way there.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::core::ledger::Page;
 use crate::http::{Found, NotHere, Question};
-use crate::id::NodeId;
 use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::raft::{ProposeError, RaftNode};
@@ -30,8 +27,6 @@ pub struct Ledger {
     pub raft: RaftNode,
     /// What is known of the node.
     pub shared: Arc<Shared>,
-    /// Where the nodes answer HTTP.
-    pub addresses: Arc<BTreeMap<NodeId, SocketAddr>>,
 }
 
 impl Ledger {
@@ -66,7 +61,7 @@ impl Ledger {
 
     fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            ProposeError::NotLeader { leader: Some(leader) } => match self.addresses.get(&leader.node) {
+            ProposeError::NotLeader { leader: Some(leader) } => match self.shared.addresses.get(&leader.node) {
                 Some(address) => return NotHere::Leader { node: leader.node, base: format!("http://{address}") },
                 None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
             },

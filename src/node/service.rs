@@ -16,6 +16,7 @@ use super::ledger::Ledger;
 use super::shared::Shared;
 use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse};
 use crate::protocol::ledger::{Answer, Write};
@@ -90,6 +91,10 @@ impl NodeService for Counter {
 
     fn events(&self, since: u64) -> Vec<Event> {
         self.shared.events.since(since)
+    }
+
+    fn elections(&self) -> Vec<ElectionResult> {
+        self.ledger.raft.elections()
     }
 
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>> {

@@ -101,7 +101,8 @@ async fn serve(
     let address = http_socket.local_addr().map_err(system_error)?;
     log::info!("node {id}: http://{address}, incarnation {}, seed {seed}", member.incarnation);
 
-    let shared = Arc::new(Shared::new(member, address));
+    let addresses = config.nodes.iter().map(|node| (node.id, node.http)).collect();
+    let shared = Arc::new(Shared::new(member, address, addresses));
     let gate = Gate::default();
     let peers: BTreeMap<NodeId, SocketAddr> =
         config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
@@ -146,8 +147,7 @@ async fn serve(
         http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
-    let addresses = Arc::new(config.nodes.iter().map(|node| (node.id, node.http)).collect());
-    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), addresses };
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone() };
     let counter = Counter { node, desk, shared, limits, ledger, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();

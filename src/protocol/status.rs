@@ -120,6 +120,9 @@ pub struct NodeStatus {
 pub struct PeerStatus {
     /// The other node.
     pub node: NodeId,
+    /// Where it answers HTTP, `host:port`.
+    #[serde(default)]
+    pub address: Option<String>,
     /// What its last heartbeat said.
     pub state: NodeState,
     /// Its load by its last heartbeat.

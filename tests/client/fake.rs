@@ -223,6 +223,7 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         memory_bytes: 1 << 20,
         cluster_id: None,
         peers: vec![PeerStatus {
+            address: None,
             node: NodeId(3),
             state: NodeState::Active,
             load: Load::from(0.75),

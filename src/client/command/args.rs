@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
-use super::{capacity, decrypt, encrypt, fail, hash, inspect, kv, label, read_label, send, status};
+use super::{capacity, decrypt, encrypt, events, fail, hash, inspect, kv, label, read_label, send, status};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -71,6 +71,10 @@ pub enum Command {
     Incr(kv::IncrArguments),
     /// Show who leads
     Leader(hash::LeaderArguments),
+    /// Show what happened at the nodes
+    Events(events::EventsArguments),
+    /// Show why this node leads: who called the election, every load, the votes
+    ExplainElection(events::ExplainArguments),
     /// Show whether all replicas are equal
     Hash(hash::HashArguments),
 }
@@ -171,6 +175,8 @@ mod tests {
             "client incr views -1 --floor 0",
             "client leader",
             "client hash -o json",
+            "client events --follow --node 2",
+            "client explain-election 7 -o json",
         ] {
             assert!(command(line).is_ok(), "{line}: {}", command(line).unwrap_err());
         }

@@ -4,6 +4,7 @@ mod args;
 mod capacity;
 mod decrypt;
 mod encrypt;
+mod events;
 mod exit;
 mod fail;
 mod files;
@@ -58,7 +59,11 @@ async fn until_interrupted(cli: Cli) -> Result<(), CommandError> {
     let cannot_watch = |error| CommandError::new(Exit::Failed, format!("cannot watch for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_watch)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_watch)?;
-    let ends_by_interrupt = matches!(&cli.command, Command::Status(status) if status.watch);
+    let ends_by_interrupt = match &cli.command {
+        Command::Status(status) => status.watch,
+        Command::Events(events) => events.follow,
+        _ => false,
+    };
     tokio::select! {
         result = run(cli) => result,
         _ = interrupt.recv() => if ends_by_interrupt { Ok(()) } else { Err(CommandError::quiet(Exit::Interrupted)) },
@@ -85,6 +90,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cas(arguments) => kv::cas(arguments, target).await,
         Command::Incr(arguments) => kv::incr(arguments, target).await,
         Command::Leader(arguments) => hash::leader(&arguments, target).await,
+        Command::Events(arguments) => events::events(&arguments, target).await,
+        Command::ExplainElection(arguments) => events::explain(&arguments, target).await,
         Command::Hash(arguments) => hash::hash(&arguments, target).await,
     }
 }

@@ -5,7 +5,7 @@ use crate::id::{Incarnation, LogPosition, Term};
 use crate::protocol::status::RaftRole;
 
 fn peer(node: u16, last_seen_ms: Option<u64>, load: f64) -> PeerStatus {
-    PeerStatus { node: NodeId(node), state: NodeState::Active, load: Load::from(load), last_seen_ms }
+    PeerStatus { node: NodeId(node), address: None, state: NodeState::Active, load: Load::from(load), last_seen_ms }
 }
 
 fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerStatus>) -> NodeReport {
