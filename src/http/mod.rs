@@ -8,6 +8,7 @@ mod kv;
 mod own;
 mod refusal;
 mod service;
+mod watch;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -34,9 +35,11 @@ const BATCH_LIMIT_BYTES: usize = 2 * REQUEST_LIMIT_BYTES;
 /// The system refused the listener.
 pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io::Result<Server> {
     let shared = web::Data::from(Arc::new(service.clone()));
+    let places = web::Data::new(watch::Places::default());
     let app = move || {
         App::new()
             .app_data(shared.clone())
+            .app_data(places.clone())
             .app_data(web::PayloadConfig::new(REQUEST_LIMIT_BYTES))
             .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(refusal::bad_json))
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
@@ -60,6 +63,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
                     .route(web::post().to(kv::add))
                     .default_service(web::to(refusal::no_such_method)),
             )
+            .service(at(kv_route::WATCH, web::get().to(watch::watch)))
             .service(at(kv_route::HASH, web::get().to(kv::hash)))
             .service(at(route::STATUS, web::get().to(own::status)))
             .service(at(route::EVENTS, web::get().to(own::events)))

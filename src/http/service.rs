@@ -11,7 +11,7 @@ use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
-use crate::protocol::ledger::{Answer, KeyValue, Write};
+use crate::protocol::ledger::{Answer, Change, KeyValue, Write};
 use crate::protocol::problem::Problem;
 use crate::protocol::status::NodeStatus;
 
@@ -163,6 +163,12 @@ pub trait NodeService: Send + Sync + 'static {
     fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>>;
     /// Reads the ledger: linearizable, or as this node knows it (`stale`).
     fn read(&self, question: Question, stale: bool) -> BoxFuture<'static, Result<Found, NotHere>>;
+    /// The ledger's revision at this node.
+    fn revision(&self) -> u64;
+    /// Up to `limit` changes after a revision, and the revision up to which they are all.
+    fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Problem>;
+    /// Resolves when there are changes after a revision.
+    fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()>;
     /// Entries applied, and the hash of what they add up to.
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>>;
     /// Why it takes no jobs now, if it takes none.

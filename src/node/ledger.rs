@@ -65,11 +65,11 @@ impl Ledger {
                 Some(address) => return NotHere::Leader { node: leader.node, base: format!("http://{address}") },
                 None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
             },
-            ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => self.nobody_leads(),
-            ProposeError::Overloaded => {
-                let detail = "too many writes wait already: nothing was done, try again";
-                Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
-            }
+            ProposeError::NotLeader { leader: None } => self.nobody_leads(),
+            // A majority is there, but writes take long: the disk, or the processors.
+            ProposeError::NoQuorum if self.quiet() < NO_QUORUM_AFTER => overloaded(),
+            ProposeError::NoQuorum => self.nobody_leads(),
+            ProposeError::Overloaded => overloaded(),
             ProposeError::Unknown(why) => {
                 let detail = format!(
                     "it may or may not be done later ({why}): repeat it with the same {}",
@@ -82,12 +82,17 @@ impl Ledger {
         NotHere::Refused(problem)
     }
 
-    fn nobody_leads(&self) -> Problem {
-        // A leader that is cut off still believes that it leads: then it is its majority that counts.
-        let quiet = match self.shared.leaderless_since() {
+    /// How long no majority has confirmed a leader. One that is cut off still believes that it leads: then it is its majority that
+    /// counts.
+    fn quiet(&self) -> Duration {
+        match self.shared.leaderless_since() {
             Some(since) => time::now().since(since),
             None => self.raft.quorum_age().unwrap_or_default(),
-        };
+        }
+    }
+
+    fn nobody_leads(&self) -> Problem {
+        let quiet = self.quiet();
         if quiet >= NO_QUORUM_AFTER {
             let detail =
                 format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
@@ -96,4 +101,9 @@ impl Ledger {
         let detail = "no leader is confirmed at this moment: nothing was done, try again";
         Problem { retry_after_ms: Some(ELECTION_PAUSE_MS), ..Problem::new(ProblemCode::NoLeader, detail) }
     }
+}
+
+fn overloaded() -> Problem {
+    let detail = "too many writes wait already: nothing was done, try again";
+    Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
 }

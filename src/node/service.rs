@@ -19,7 +19,7 @@ use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::job::{Announcement, EncryptionResponse};
-use crate::protocol::ledger::{Answer, Write};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
 
@@ -108,6 +108,24 @@ impl NodeService for Counter {
 
     fn read(&self, question: Question, stale: bool) -> BoxFuture<'static, Result<Found, NotHere>> {
         self.ledger.clone().read(question, stale).boxed()
+    }
+
+    fn revision(&self) -> u64 {
+        self.ledger.raft.read(|ledger| ledger.revision()).1
+    }
+
+    fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Problem> {
+        let changes = self.ledger.raft.changes_after(revision, prefix, limit);
+        changes.map_err(|forgotten| Problem::new(ProblemCode::Forgotten, forgotten.to_string()))
+    }
+
+    fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()> {
+        let mut revisions = self.ledger.raft.ledger_revision();
+        async move {
+            // An error means that the node is stopping, which ends the wait as well.
+            let _ = revisions.wait_for(|latest| *latest > revision).await;
+        }
+        .boxed()
     }
 
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>> {

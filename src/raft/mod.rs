@@ -17,6 +17,7 @@ pub mod state;
 pub mod types;
 
 mod ballot;
+mod feed;
 mod network;
 mod proposals;
 #[cfg(test)]
@@ -35,6 +36,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 pub use self::error::{CampaignError, HandOverError, ProposeError, RaftError};
+pub use self::feed::Forgotten;
 pub use self::network::{RaftTransport, TransportError};
 pub use self::state::ClusterId;
 pub use self::types::{Command, Outcome};
@@ -50,7 +52,7 @@ use crate::core::ledger::Ledger;
 use crate::id::{LogPosition, MemberId};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::election::{Campaign, ElectionResult};
-use crate::protocol::ledger::{Answer, Write};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::status::Leadership;
 use crate::time::Moment;
 
@@ -206,8 +208,11 @@ impl RaftNode {
         self.group.read_barrier().await
     }
 
-    /// As leader: how long ago a majority last confirmed it.
+    /// As leader: how long ago a majority last confirmed it. A node that is the majority by itself always has it.
     pub fn quorum_age(&self) -> Option<Duration> {
+        if self.views.borrow().voters.len() == 1 {
+            return Some(Duration::ZERO);
+        }
         let acknowledged = self.group.raft().data_metrics().borrow_watched().last_quorum_acked?;
         Some(acknowledged.elapsed())
     }
@@ -216,6 +221,20 @@ impl RaftNode {
     pub fn read<T>(&self, read: impl FnOnce(&Ledger) -> T) -> (u64, T) {
         let applied = self.group.machine().applied();
         (position(applied.last).length, read(applied.state.ledger()))
+    }
+
+    /// Up to `limit` changes of the ledger after a revision, of keys that begin with `prefix`, and the revision up to which they are
+    /// all that there are.
+    ///
+    /// # Errors
+    /// [`Forgotten`] if older changes would be needed.
+    pub fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Forgotten> {
+        self.group.machine().feed().after(revision, prefix, limit)
+    }
+
+    /// Changes when there are new changes of the ledger.
+    pub fn ledger_revision(&self) -> watch::Receiver<u64> {
+        self.group.machine().feed().revision()
     }
 
     /// BLAKE3-256 of the whole applied state, with the number of entries that it comes from: equal on all nodes that have applied

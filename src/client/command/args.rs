@@ -69,6 +69,8 @@ pub enum Command {
     Cas(kv::CasArguments),
     /// Add to a number, never below a floor
     Incr(kv::IncrArguments),
+    /// Show changes of keys as they happen
+    Watch(kv::WatchArguments),
     /// Show who leads
     Leader(hash::LeaderArguments),
     /// Show what happened at the nodes
@@ -174,6 +176,7 @@ mod tests {
             "client cas color --revision 7 red",
             "client incr views -1 --floor 0",
             "client leader",
+            "client watch session/ --after 5 -o json",
             "client hash -o json",
             "client events --follow --node 2",
             "client explain-election 7 -o json",

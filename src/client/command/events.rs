@@ -154,7 +154,8 @@ mod tests {
 
     #[test]
     fn an_event_is_one_line() {
-        let what = EventKind::StateChanged { from: NodeState::Recovering, to: NodeState::Active, why: "in sync".into() };
+        let what =
+            EventKind::StateChanged { from: NodeState::Recovering, to: NodeState::Active, why: "in sync".into() };
         let event =
             Event { seq: 1, at_unix_ms: 3_723_004, node: NodeId(2), term: Term(4), state: NodeState::Active, what };
         assert_eq!(line(&event), "01:02:03.004  node 2   term 4    Active      Recovering → Active: in sync");

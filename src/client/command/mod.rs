@@ -62,6 +62,7 @@ async fn until_interrupted(cli: Cli) -> Result<(), CommandError> {
     let ends_by_interrupt = match &cli.command {
         Command::Status(status) => status.watch,
         Command::Events(events) => events.follow,
+        Command::Watch(_) => true,
         _ => false,
     };
     tokio::select! {
@@ -90,6 +91,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cas(arguments) => kv::cas(arguments, target).await,
         Command::Incr(arguments) => kv::incr(arguments, target).await,
         Command::Leader(arguments) => hash::leader(&arguments, target).await,
+        Command::Watch(arguments) => kv::watch(&arguments, target).await,
         Command::Events(arguments) => events::events(&arguments, target).await,
         Command::ExplainElection(arguments) => events::explain(&arguments, target).await,
         Command::Hash(arguments) => hash::hash(&arguments, target).await,
