@@ -9,6 +9,7 @@ use futures::future::BoxFuture;
 
 use crate::id::{NodeId, RequestId};
 use crate::protocol::event::Event;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
 use crate::protocol::problem::Problem;
 use crate::protocol::status::NodeStatus;
@@ -112,6 +113,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn events(&self, since: u64) -> Vec<Event>;
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
+    /// The simulated faults of its links.
+    fn faults(&self) -> Vec<LinkFault>;
+    /// Replaces them; what cannot be is refused and changes nothing.
+    fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem>;
     /// Why it takes no jobs now, if it takes none.
     fn not_ready(&self) -> Option<String>;
     /// How often it has failed; changes when a failure begins.

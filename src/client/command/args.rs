@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
-use super::{capacity, decrypt, encrypt, fail, inspect, label, read_label, send, status};
+use super::{capacity, decrypt, encrypt, fail, heal, inspect, label, partition, read_label, send, slow, status};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -16,6 +16,7 @@ Examples:
   client label cat.jpg --to alice,bob --quota 5   writes names and quota into the picture
   client status --watch                           all nodes, once a second
   client fail coordinator --for 5s                makes the coordinator fail for 5 seconds
+  client partition 1,2/3                          cuts node 3 off from the others; client heal ends it
 
 `client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
 
@@ -53,6 +54,12 @@ pub enum Command {
     Status(status::Arguments),
     /// Make a node fail for a while: it ignores all communication
     Fail(fail::Arguments),
+    /// Cut links between nodes
+    Partition(partition::Arguments),
+    /// Delay and lose messages between nodes
+    Slow(slow::Arguments),
+    /// Make all links whole again
+    Heal(heal::Arguments),
 }
 
 /// Parses the arguments, program name first; `client 1 5` as `client send 1 5`.
@@ -140,6 +147,12 @@ mod tests {
             "client status -o json --nodes 127.0.0.1:8001",
             "client fail 2 --for 5s",
             "client fail coordinator --for 500ms",
+            "client partition 1,2/3",
+            "client partition --one-way 1/2",
+            "client partition --only 1/2",
+            "client slow 1/2 --delay 50ms --jitter 10ms --loss 5%",
+            "client slow 1/2/3 --loss 5%",
+            "client heal",
         ] {
             assert!(command(line).is_ok(), "{line}: {}", command(line).unwrap_err());
         }
@@ -167,6 +180,14 @@ mod tests {
             "client fail 1",
             "client fail 1 --for 5",
             "client fail 1 --for 0s",
+            "client partition",
+            "client partition 1,2",
+            "client partition 1,2/2",
+            "client slow 1/2",
+            "client slow 1/2 --jitter 5ms",
+            "client slow 1/2 --delay 50",
+            "client slow 1/2 --loss 5",
+            "client heal 1",
             "client encrpyt --input cat.jpg",
             "client status --frobnicate",
         ] {

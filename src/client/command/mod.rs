@@ -7,14 +7,18 @@ mod encrypt;
 mod exit;
 mod fail;
 mod files;
+mod heal;
 mod inspect;
 mod label;
+mod links;
 mod local;
 mod output;
+mod partition;
 mod picture;
 mod read_label;
 mod request;
 mod send;
+mod slow;
 mod status;
 mod target;
 
@@ -76,5 +80,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Capacity(arguments) => capacity::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, target).await,
         Command::Fail(arguments) => fail::run(&arguments, target).await,
+        Command::Partition(arguments) => partition::run(&arguments, target).await,
+        Command::Slow(arguments) => slow::run(&arguments, target).await,
+        Command::Heal(heal::Arguments {}) => heal::run(target).await,
     }
 }
