@@ -187,7 +187,7 @@ impl Present {
             return Ok(());
         }
         let text = format!(
-            "{what} is partial, since not every node could be told ({}): repeat it when they answer, or run `client heal`",
+            "{what} is partial, since not every node could be told ({}): repeat it when they answer",
             untold.join("; ")
         );
         Err(CommandError::new(Exit::Unavailable, text))

@@ -13,9 +13,10 @@ Examples:
   client partition --one-way 1/2     what 1 sends to 2 is lost, what 2 sends to 1 arrives
   client heal                        all links are whole again
 
-Over a cut link nothing arrives and nobody is told: connections stay open and silent, new ones are not answered. Clients still
-reach every node. Every node must be in one group; with --only and --one-way, nodes that are not named keep all their links. A
-partition replaces the one before it; delays and losses of `client slow` stay. A node that is restarted has forgotten its cuts.
+Over a cut link nothing arrives and nobody is told: connections stay open and silent, new ones
+are not answered. Clients still reach every node. Every node must be in one group; with --only and
+--one-way, nodes that are not named keep all their links. A partition replaces the one before it;
+delays and losses of `client slow` stay. A node that is restarted has forgotten its cuts.
 Exit code 4 if a node could not be told: the partition is partial then.")]
 pub struct Arguments {
     /// Nodes in groups: commas within a group, a slash between two

@@ -19,8 +19,9 @@ Examples:
   client slow 1/2,3 --loss 5%                        between 1 and the two others
   client heal                                        all links are whole again
 
-Each message between nodes of different groups is late by the delay, more or less by the jitter, or lost with that probability,
-both ways; links within a group and cuts stay as they are. The last `slow` of a link counts. Exit code 4 if a node could not be told."
+Each message between nodes of different groups is late by the delay, more or less by the jitter,
+or lost with that probability, both ways; links within a group and cuts stay as they are. The last
+`slow` of a link counts. Exit code 4 if a node could not be told: some links are as before then."
 )]
 pub struct Arguments {
     /// Nodes in groups: commas within a group, a slash between two
