@@ -1,4 +1,4 @@
-//! Status, events, and the command to fail.
+//! Status, events, and the commands: to fail, and what is wrong with the links.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -17,6 +18,7 @@ use super::exchange;
 use crate::id::NodeId;
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::route;
 use crate::protocol::status::{Leadership, NodeStatus};
 use crate::protocol::sync::FailCommand;
@@ -117,19 +119,29 @@ impl Cluster {
             FailTarget::Node(node) => node,
             FailTarget::Coordinator => self.coordinator().await?.node,
         };
-        let url = self.url_of(node).await?;
         let command = FailCommand { duration_ms: duration.as_millis() as u64 };
-        let refused = |source| ClientError::Exchange { address: url.clone(), source };
-        let body = serde_json::to_vec(&command)
-            .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
-        let request = self
-            .shared
-            .connections
-            .post(format!("{url}{}", route::FAIL))
-            .header("content-type", "application/json")
-            .body(body);
-        self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
+        self.command(node, route::FAIL, &command).await?;
         Ok(node)
+    }
+
+    /// Replaces the faults of a node's links; an empty list heals them.
+    ///
+    /// # Errors
+    /// No such node, no answer, or a refusal.
+    pub async fn set_faults(&self, node: NodeId, faults: &[LinkFault]) -> Result<(), ClientError> {
+        self.command(node, route::FAULTS, faults).await
+    }
+
+    /// Posts a command to one node.
+    async fn command<T: Serialize + ?Sized>(&self, node: NodeId, route: &str, command: &T) -> Result<(), ClientError> {
+        let url = self.url_of(node).await?;
+        let refused = |source| ClientError::Exchange { address: url.clone(), source };
+        let body = serde_json::to_vec(command)
+            .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
+        let request =
+            self.shared.connections.post(format!("{url}{route}")).header("content-type", "application/json").body(body);
+        self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
+        Ok(())
     }
 
     /// The events of one node from number `since` on, oldest first, at most 1,024: ask again from the last number + 1.

@@ -69,6 +69,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
             .service(at(route::EVENTS, web::get().to(own::events)))
             .service(at(route::ELECTIONS, web::get().to(own::elections)))
             .service(at(route::FAIL, web::post().to(own::fail)))
+            .service(at(route::FAULTS, web::get().to(own::faults)).route(web::post().to(own::set_faults)))
             .service(at(route::LIVEZ, web::get().to(own::livez)))
             .service(at(route::READYZ, web::get().to(own::readyz)))
             .default_service(web::to(refusal::no_such_route))

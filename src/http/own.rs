@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::refusal::Refusal;
 use super::service::Service;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::Announcement;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::sync::FailCommand;
@@ -55,6 +56,18 @@ pub async fn fail(service: web::Data<Service>, command: web::Json<FailCommand>) 
     }
     service.fail(Duration::from_millis(milliseconds)).await?;
     Ok(HttpResponse::Accepted().json(command.into_inner()))
+}
+
+pub async fn faults(service: web::Data<Service>) -> HttpResponse {
+    HttpResponse::Ok().json(service.faults())
+}
+
+pub async fn set_faults(
+    service: web::Data<Service>,
+    faults: web::Json<Vec<LinkFault>>,
+) -> Result<HttpResponse, Refusal> {
+    service.set_faults(&faults)?;
+    Ok(HttpResponse::Ok().json(service.faults()))
 }
 
 pub async fn livez() -> &'static str {

@@ -10,6 +10,7 @@ use futures::future::BoxFuture;
 use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
 use crate::protocol::ledger::{Answer, Change, KeyValue, Write};
 use crate::protocol::problem::Problem;
@@ -171,6 +172,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()>;
     /// Entries applied, and the hash of what they add up to.
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>>;
+    /// The simulated faults of its links.
+    fn faults(&self) -> Vec<LinkFault>;
+    /// Replaces them; what cannot be is refused and changes nothing.
+    fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem>;
     /// Why it takes no jobs now, if it takes none.
     fn not_ready(&self) -> Option<String>;
     /// How often it has failed; changes when a failure begins.

@@ -490,6 +490,7 @@ impl Handler<StatusAsked> for Node {
             cpu_ms: usage.cpu.as_millis() as u64,
             memory_bytes: usage.memory_bytes,
             cluster_id: self.parts.tools.cluster_id.get().map(ToString::to_string),
+            faults: self.parts.links.faults().standing(),
             peers: self.parts.peers.keys().map(peer).collect(),
         }))
     }

@@ -17,11 +17,13 @@ use super::shared::Shared;
 use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
-use crate::protocol::event::Event;
+use crate::protocol::event::{Event, EventKind};
+use crate::protocol::fault::{self, LinkFault};
 use crate::protocol::job::{Announcement, EncryptionResponse};
 use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
+use crate::transport::Faults;
 
 /// The node behind its HTTP side.
 pub struct Counter {
@@ -31,6 +33,8 @@ pub struct Counter {
     pub desk: Desk,
     /// What is known of the node.
     pub shared: Arc<Shared>,
+    /// The faults of the node's links.
+    pub faults: Faults,
     /// Limits of uploads.
     pub limits: Limits,
     /// The ledger.
@@ -136,6 +140,19 @@ impl NodeService for Counter {
             hashed.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
         }
         .boxed()
+    }
+
+    fn faults(&self) -> Vec<LinkFault> {
+        self.faults.standing()
+    }
+
+    fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem> {
+        self.faults.replace(faults).map_err(|error| Problem::new(ProblemCode::BadRequest, error.to_string()))?;
+        let faults = self.faults.standing();
+        let view = self.shared.view();
+        log::warn!("node {} term {} {}: {}", self.shared.node(), view.term, view.state, fault::in_words(&faults));
+        self.shared.record(EventKind::LinkFaults { faults });
+        Ok(())
     }
 
     fn not_ready(&self) -> Option<String> {

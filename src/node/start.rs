@@ -34,7 +34,7 @@ use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
 use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
-use crate::transport::{CallError, Gate, LinkSettings, Links};
+use crate::transport::{CallError, Faults, Gate, LinkSettings, Links};
 
 const MIB: u64 = 1 << 20;
 
@@ -107,7 +107,8 @@ async fn serve(
     let peers: BTreeMap<NodeId, SocketAddr> =
         config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
     let link_settings = LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
-    let links = Links::open(&link_settings, gate.clone());
+    let faults = Faults::new(peers.keys().copied(), seed.wrapping_add(3));
+    let links = Links::open(&link_settings, gate.clone(), faults.clone());
     let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
 
     let workers = if config.jobs.workers > 0 { config.jobs.workers } else { cores() };
@@ -139,7 +140,7 @@ async fn serve(
         greeting_timeout: Duration::from_secs(1),
     };
     let entrance = Arc::new(Entrance { node: node.clone(), raft: raft.clone(), shared: shared.clone() });
-    let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, entrance));
+    let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, faults.clone(), entrance));
     let beat = Duration::from_millis(config.election.heartbeat_ms);
     let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links, raft.clone()));
 
@@ -148,7 +149,7 @@ async fn serve(
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
     let ledger = Ledger { raft: raft.clone(), shared: shared.clone() };
-    let counter = Counter { node, desk, shared, limits, ledger, random };
+    let counter = Counter { node, desk, shared, faults, limits, ledger, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, Term};
 use crate::protocol::election::ElectionResult;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::status::{Leadership, NodeState};
 
 /// One event of one node.
@@ -66,6 +67,11 @@ pub enum EventKind {
         entries: u64,
         /// Time from the end of the failure (or the start) to Active, in milliseconds.
         took_ms: u64,
+    },
+    /// An operator set the faults of this node's links; none means that all are healed.
+    LinkFaults {
+        /// All that stand from now on.
+        faults: Vec<LinkFault>,
     },
     /// Something an operator should know.
     Alarm {

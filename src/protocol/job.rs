@@ -104,6 +104,8 @@ pub mod route {
     pub const ELECTIONS: &str = "/api/v1/cluster/elections";
     /// `POST`: a [`FailCommand`](crate::protocol::sync::FailCommand) to the node that shall fail.
     pub const FAIL: &str = "/api/v1/node/fail";
+    /// `GET`, `POST`: the [`LinkFault`](crate::protocol::fault::LinkFault)s of the node's links; a new list replaces the old one.
+    pub const FAULTS: &str = "/api/v1/faults";
     /// `GET`: the process runs. Never depends on a quorum.
     pub const LIVEZ: &str = "/livez";
     /// `GET`: the node takes jobs.

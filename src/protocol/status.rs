@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
+use crate::protocol::fault::LinkFault;
 
 /// The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -111,6 +112,9 @@ pub struct NodeStatus {
     pub memory_bytes: u64,
     /// The cluster id in hexadecimal, once the node has learned it.
     pub cluster_id: Option<String>,
+    /// The simulated faults of its links; empty when all are as good as new.
+    #[serde(default)]
+    pub faults: Vec<LinkFault>,
     /// The other nodes as this one sees them.
     pub peers: Vec<PeerStatus>,
 }

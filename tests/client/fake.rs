@@ -222,6 +222,7 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         cpu_ms: 1,
         memory_bytes: 1 << 20,
         cluster_id: None,
+        faults: Vec::new(),
         peers: vec![PeerStatus {
             address: None,
             node: NodeId(3),

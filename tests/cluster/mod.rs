@@ -18,7 +18,7 @@ use image_cloud::protocol::status::{Leadership, NodeState};
 use image_cloud::protocol::sync::{StateSync, StateSyncResponse};
 use image_cloud::raft::state::ELECTIONS_LIMIT;
 use image_cloud::raft::{Command, RaftNode, RaftSettings, RaftTransport, TransportError};
-use image_cloud::transport::{CallError, Gate, LinkSettings, Links};
+use image_cloud::transport::{CallError, Faults, Gate, LinkSettings, Links};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -249,6 +249,7 @@ impl Cluster {
         settings.snapshot_after = self.snapshot_after;
         settings.keep_after_snapshot = self.keep_after_snapshot;
         let gate = Gate::default();
+        let faults = Faults::new(self.addresses.keys().copied().filter(|id| *id != node), 1);
         let heard = Arc::new(Mutex::new(Heard::default()));
         let peers = self.addresses.iter().filter(|(id, _)| **id != node).map(|(id, address)| (*id, *address)).collect();
         let held = self.held.remove(&node);
@@ -259,6 +260,7 @@ impl Cluster {
             let links = Links::open(
                 &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200) },
                 gate.clone(),
+                faults.clone(),
             );
             let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends };
             let raft = RaftNode::open(settings, Arc::new(transport)).await.unwrap();
@@ -272,7 +274,7 @@ impl Cluster {
             let inbound = Arc::new(Node { raft: raft.clone(), heard: heard.clone() });
             let settings =
                 ListenerSettings { me: member, nodes, connections: 256, greeting_timeout: Duration::from_secs(1) };
-            tokio::spawn(listener::serve(socket, settings, gate.clone(), inbound));
+            tokio::spawn(listener::serve(socket, settings, gate.clone(), faults, inbound));
             (raft, links)
         });
         self.nodes.insert(node, Running { raft, links, gate, heard, member, runtime: Some(runtime), _data: data });

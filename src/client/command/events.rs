@@ -9,6 +9,7 @@ use super::target::TargetArguments;
 use crate::client::Cluster;
 use crate::id::NodeId;
 use crate::protocol::event::{Event, EventKind};
+use crate::protocol::fault;
 
 /// Pause between two looks with `--follow`.
 const EVERY: Duration = Duration::from_millis(250);
@@ -124,6 +125,7 @@ fn said(what: &EventKind) -> String {
         EventKind::Recovered { from: None, entries, took_ms } => {
             format!("went on alone: {entries} entries in {took_ms} ms")
         }
+        EventKind::LinkFaults { faults } => fault::in_words(faults),
         EventKind::Alarm { text } => format!("ALARM: {text}"),
     }
 }

@@ -9,15 +9,19 @@ mod exit;
 mod fail;
 mod files;
 mod hash;
+mod heal;
 mod inspect;
 mod kv;
 mod label;
+mod links;
 mod local;
 mod output;
+mod partition;
 mod picture;
 mod read_label;
 mod request;
 mod send;
+mod slow;
 mod status;
 mod target;
 
@@ -95,5 +99,8 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Events(arguments) => events::events(&arguments, target).await,
         Command::ExplainElection(arguments) => events::explain(&arguments, target).await,
         Command::Hash(arguments) => hash::hash(&arguments, target).await,
+        Command::Partition(arguments) => partition::run(&arguments, target).await,
+        Command::Slow(arguments) => slow::run(&arguments, target).await,
+        Command::Heal(heal::Arguments {}) => heal::run(target).await,
     }
 }

@@ -13,6 +13,7 @@ use super::output::{Format, json_line, new_table, print_line};
 use super::target::TargetArguments;
 use crate::client::NodeReport;
 use crate::id::{Load, NodeId};
+use crate::protocol::fault;
 use crate::protocol::status::{Leadership, NodeState, NodeStatus, PeerStatus};
 
 /// Clears the terminal and goes to its upper left corner.
@@ -26,7 +27,7 @@ Examples:
   client status -o json | jq '.nodes[] | select(.answers)'
 
 LAG is how many committed entries a node has not applied yet. For a node that does not answer, state, load and LAST SEEN are
-what the others last heard of it. Exit code 4 if no node answers.")]
+what the others last heard of it. Links that are cut, slow or lossy stand below the table. Exit code 4 if no node answers.")]
 pub struct Arguments {
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t)]
@@ -128,7 +129,11 @@ impl ClusterView {
             let (address, problem) = (row.address.as_ref()?, row.problem.as_ref()?);
             Some(format!("\n{address}: {problem}"))
         });
-        format!("{heading}\n{table}{}", problems.collect::<String>())
+        let faults = self.nodes.iter().filter_map(|row| {
+            let status = row.status.as_ref().filter(|status| !status.faults.is_empty())?;
+            Some(format!("\nnode {}: {}", status.node, fault::in_words(&status.faults)))
+        });
+        format!("{heading}\n{table}{}", problems.chain(faults).collect::<String>())
     }
 }
 

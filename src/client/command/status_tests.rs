@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::{Incarnation, LogPosition, Term};
+use crate::protocol::fault::LinkFault;
 use crate::protocol::status::RaftRole;
 
 fn peer(node: u16, last_seen_ms: Option<u64>, load: f64) -> PeerStatus {
@@ -33,6 +34,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         cpu_ms: 1,
         memory_bytes: 1,
         cluster_id: None,
+        faults: Vec::new(),
         peers,
     };
     NodeReport { address: format!("http://127.0.0.1:800{node}"), node: Some(NodeId(node)), result: Ok(status) }
@@ -76,4 +78,16 @@ fn a_cluster_of_silence_is_a_table_as_well() {
     assert_eq!(view.nodes[0].node, Some(NodeId(1)));
     assert!(view.table().contains("coordinator: none confirmed"));
     assert!(serde_json::to_string(&view).unwrap().contains("\"answers\":false"));
+}
+
+/// Which links are cut stands in the table and in the JSON.
+#[test]
+fn cut_links_stand_below_the_table() {
+    let mut report = answering(1, 40, (4, 1), Vec::new());
+    let cut = LinkFault { cut_in: true, cut_out: true, ..LinkFault::none(NodeId(3)) };
+    report.result.as_mut().unwrap().faults = vec![cut];
+    let view = ClusterView::of(&[report, answering(2, 40, (4, 1), Vec::new())]);
+    let table = view.table();
+    assert!(table.ends_with("\nnode 1: link to node 3: cut both ways"), "{table}");
+    assert!(serde_json::to_string(&view).unwrap().contains("\"faults\":[{\"peer\":3,\"cut_in\":true"));
 }

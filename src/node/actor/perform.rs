@@ -13,7 +13,7 @@ use crate::protocol::event::EventKind;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
-use crate::transport::{ProbeOutcome, probe};
+use crate::transport::ProbeOutcome;
 
 /// How long a `StateSync` may take before its answer is of no use.
 const SYNC_LIMIT: Duration = Duration::from_millis(500);
@@ -93,11 +93,10 @@ impl Node {
         use liveness::Effect;
         match effect {
             Effect::Probe { node, after } => {
-                let Some(&address) = self.parts.peers.get(&node) else { return };
-                let actor = context.address();
+                let (links, actor) = (self.parts.links.clone(), context.address());
                 tokio::spawn(async move {
                     tokio::time::sleep(after).await;
-                    let outcome = match probe(address, PROBE_LIMIT).await {
+                    let outcome = match links.probe(node, PROBE_LIMIT).await {
                         ProbeOutcome::Connected => liveness::ProbeOutcome::Connected,
                         ProbeOutcome::Refused => liveness::ProbeOutcome::Refused,
                         ProbeOutcome::Silent => liveness::ProbeOutcome::NoAnswer,
