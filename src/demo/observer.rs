@@ -195,7 +195,10 @@ pub fn narrate(event: &Event, start_unix_ms: u64) -> Option<String> {
             Some(format!("t={at:+.2} s  node {node}: Raft refused in term {term}: {why}"))
         }
         EventKind::Alarm { text } => Some(format!("t={at:+.2} s  node {node}: ALARM {text}")),
-        EventKind::Suspected { .. } | EventKind::CoordinatorKnown { .. } | EventKind::Recovered { .. } => None,
+        EventKind::Suspected { .. }
+        | EventKind::CoordinatorKnown { .. }
+        | EventKind::HandedOver { .. }
+        | EventKind::Recovered { .. } => None,
     }
 }
 

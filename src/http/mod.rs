@@ -23,6 +23,9 @@ use crate::protocol::job::route;
 /// Most connections at any time; further ones wait in the listener's backlog.
 const CONNECTION_LIMIT: usize = 1024;
 
+/// How long finished answers may take to leave after the server was told to stop, in seconds.
+const SHUTDOWN_SECONDS: u64 = 2;
+
 /// Serves HTTP on a bound listener until the returned server is stopped.
 ///
 /// # Errors
@@ -51,7 +54,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
         .max_connections(CONNECTION_LIMIT)
         .client_request_timeout(Duration::from_secs(5))
         .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(2)
+        .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals()
         .listen(listener)?
         .run();

@@ -113,7 +113,7 @@ pub trait NodeService: Send + Sync + 'static {
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
     /// Why it takes no jobs now, if it takes none.
-    fn not_ready(&self) -> Option<String>;
+    fn not_ready(&self) -> Option<Problem>;
     /// How often it has failed; changes when a failure begins.
     fn failures(&self) -> u64;
     /// While it is Failed: resolves when the failure is over.

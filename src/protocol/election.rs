@@ -53,6 +53,14 @@ pub enum Cause {
     NoCoordinator,
     /// The coordinator handed over to this node; or it tried to, and could not lead any more.
     HandOver,
+    /// The coordinator handed over to a much less loaded node.
+    LessLoaded,
+    /// The coordinator handed over to a node that the configuration prefers.
+    Preferred,
+    /// The coordinator was told to stop, and handed over before.
+    PlannedStop,
+    /// The coordinator's disk stalled, and it handed over.
+    DiskStall,
 }
 
 /// What one node found of the vacant leadership, by its own probe, in one round.
@@ -145,6 +153,13 @@ pub enum ElectionMessage {
         /// How it came about.
         result: ElectionResult,
     },
+    /// The coordinator is about to hand over to the receiver, for this reason. It only explains: Raft moves the lead.
+    HandingOver {
+        /// Term and coordinator.
+        leadership: Leadership,
+        /// Why.
+        cause: Cause,
+    },
 }
 
 /// What an election leaves behind: who won and why.
@@ -154,7 +169,7 @@ pub struct ElectionResult {
     pub coordinator: Leadership,
     /// The leadership that was vacant.
     pub vacancy: Option<Leadership>,
-    /// Who called the election; none if Raft elected by itself (strategy `raft`, or the dead-man switch).
+    /// Who called the election, or handed over; none if Raft elected by itself (strategy `raft`, or the dead-man switch).
     pub caller: Option<NodeId>,
     /// Why.
     pub cause: Cause,
@@ -170,6 +185,13 @@ pub struct ElectionResult {
     pub took_micros: u64,
     /// The node that the winner handed over to as the last step, if the least-loaded one was behind.
     pub handed_over_to: Option<NodeId>,
+}
+
+impl Cause {
+    /// Whether the coordinator gave its lead away, rather than being missed.
+    pub const fn is_hand_over(self) -> bool {
+        matches!(self, Cause::HandOver | Cause::LessLoaded | Cause::Preferred | Cause::PlannedStop | Cause::DiskStall)
+    }
 }
 
 impl Leadership {

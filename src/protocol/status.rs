@@ -5,8 +5,9 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
+use crate::protocol::election::Cause;
 
-/// The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+/// The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -16,6 +17,8 @@ pub enum NodeState {
     Failed,
     /// Votes and appends, takes no jobs until its state is in sync.
     Recovering,
+    /// It was told to stop: finishes its jobs, takes no new ones, leads no more.
+    Stopping,
 }
 
 impl fmt::Display for NodeState {
@@ -24,6 +27,7 @@ impl fmt::Display for NodeState {
             NodeState::Active => "Active",
             NodeState::Failed => "Failed",
             NodeState::Recovering => "Recovering",
+            NodeState::Stopping => "Stopping",
         })
     }
 }
@@ -81,6 +85,8 @@ pub struct NodeStatus {
     pub term: Term,
     /// The confirmed coordinator that it knows.
     pub coordinator: Option<Leadership>,
+    /// Why that one was elected, once its record has come through the log.
+    pub cause: Option<Cause>,
     /// Its load in jobs per worker.
     pub load: Load,
     /// Image workers.

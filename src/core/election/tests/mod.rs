@@ -1,9 +1,11 @@
 //! Exact effect lists of the election; each test names the rule of ARCHITECTURE.md (E0 to E7) that it keeps.
 
+mod balance;
 mod campaign;
 mod confirm;
 mod first_start;
 mod hand_over;
+mod load_swings;
 mod round;
 mod states;
 
