@@ -239,6 +239,22 @@ fn a_lost_hand_over_is_repaired_by_a_pre_vote_of_another_node() {
     cluster.all_recorded(&[1, 3]);
 }
 
+/// A rolling restart hands over to a node that has just come back and got nothing new since.
+#[test]
+fn leadership_is_handed_over_to_a_node_that_has_just_come_back() {
+    let mut cluster = Cluster::begun(3);
+    let term = cluster.led_by(1);
+    cluster.commit(1, 1);
+    cluster.all_recorded(&[1]);
+    cluster.kill(2);
+    cluster.start(2);
+    assert_eq!(cluster.led_by(1), term);
+    let leader = cluster.node(1);
+    let to = cluster.node(2).member;
+    eventually("node 2 is ready", || leader.run(leader.raft.hand_over(to)).ok());
+    assert_eq!(cluster.led_by(2), Term(term.0 + 1));
+}
+
 /// Under load the last entries are always on their way: the target waits for them, and no acknowledged write is lost.
 #[test]
 fn leadership_is_handed_over_under_load() {

@@ -307,6 +307,7 @@ async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: De
             pressure,
             workers,
             jobs_accepted: counters.accepted,
+            disk_waits_ms: u32::try_from(raft.disk_waits().as_millis()).unwrap_or(u32::MAX),
             last_log,
             coordinator: view.coordinator,
         });

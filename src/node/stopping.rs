@@ -33,13 +33,15 @@ impl Stopping {
             return;
         }
         let me = self.shared.node();
-        // A node whose mailbox is closed leads nobody.
-        if self.node.send(StopCommanded(why)).await.unwrap_or(false) {
-            let mut views = self.raft.views();
-            let successor = views.wait_for(|view| view.leader.is_some_and(|leader| leader != me));
-            if tokio::time::timeout(HAND_OVER_LIMIT, successor).await.is_err() {
-                log::warn!("node {me}: nobody took over within {} ms: stops as leader", HAND_OVER_LIMIT.as_millis());
+        let mut views = self.raft.views();
+        let handing_over = async {
+            // A node whose mailbox is closed leads nobody; nor does one whose Raft has ended.
+            if self.node.send(StopCommanded(why)).await.unwrap_or(false) {
+                let _ = views.wait_for(|view| view.leader.is_some_and(|leader| leader != me)).await;
             }
+        };
+        if tokio::time::timeout(HAND_OVER_LIMIT, handing_over).await.is_err() {
+            log::warn!("node {me}: nobody took over within {} ms: stops as leader", HAND_OVER_LIMIT.as_millis());
         }
         if tokio::time::timeout(finish, self.desk.idle()).await.is_err() {
             log::warn!("node {me}: jobs are left after {} s (jobs.finish_s): they are dropped", finish.as_secs_f64());

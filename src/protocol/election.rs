@@ -22,6 +22,8 @@ pub struct Heartbeat {
     pub workers: u32,
     /// Jobs accepted since the start: a placement is covered by the first report that counts it.
     pub jobs_accepted: u64,
+    /// For how long its log's disk has been working on a sync without finishing any, in milliseconds; 0 while nothing waits for it.
+    pub disk_waits_ms: u32,
     /// Where its log ends.
     pub last_log: LogPosition,
     /// The confirmed coordinator that it knows.

@@ -177,6 +177,7 @@ pub fn heartbeat(member: MemberId, sequence: u64) -> Heartbeat {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: LogPosition::default(),
         coordinator: None,
     }

@@ -219,6 +219,7 @@ impl World {
             pressure: Load::default(),
             workers: 1,
             jobs_accepted: 0,
+            disk_waits_ms: 0,
             last_log: self.raft.disks[who].log,
             coordinator: None,
         }

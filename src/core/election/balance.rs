@@ -113,6 +113,8 @@ impl Election {
         self.raft.voters.contains(&report.member)
             && !self.suspected.contains_key(&report.member.node)
             && matches!(report.state, NodeState::Active | NodeState::Recovering)
+            // Nodes of one machine share its disk: if that stalls, the other could not even vote for itself.
+            && report.disk_waits < self.settings.disk_stall / 2
             && self.has_caught_up(report.member)
     }
 

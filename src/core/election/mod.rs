@@ -98,6 +98,7 @@ struct Report {
     load: Load,
     state: NodeState,
     last_log: crate::id::LogPosition,
+    disk_waits: Duration,
 }
 
 /// What the election is doing, for status and logs.
@@ -222,9 +223,10 @@ impl Election {
     }
 
     fn heard(&mut self, heartbeat: Heartbeat) {
-        let Heartbeat { member, load, state, last_log, coordinator, .. } = heartbeat;
+        let Heartbeat { member, load, state, last_log, coordinator, disk_waits_ms, .. } = heartbeat;
+        let disk_waits = Duration::from_millis(disk_waits_ms.into());
         if member.node != self.me() && self.settings.nodes.contains(&member.node) {
-            self.reports.insert(member.node, Report { member, load, state, last_log });
+            self.reports.insert(member.node, Report { member, load, state, last_log, disk_waits });
             if let Some(leadership) = coordinator {
                 self.learn(leadership);
             }

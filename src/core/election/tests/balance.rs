@@ -235,6 +235,10 @@ fn e4_a_coordinator_whose_disk_stalls_hands_over() {
     let disk = |milliseconds| Input::Disk { waits: Duration::from_millis(milliseconds) };
     assert_eq!(election.step(ms(1000), disk(499)), []);
     assert_eq!(election.step(ms(1001), disk(500)), hands_over(2, Cause::DiskStall));
+    let mut shared = coordinator();
+    let Input::Heartbeat(heartbeat) = report(2, 0, NodeState::Active) else { unreachable!("it makes heartbeats") };
+    shared.step(ms(5), Input::Heartbeat(Heartbeat { disk_waits_ms: 250, ..heartbeat }));
+    assert_eq!(shared.step(ms(1001), disk(9000)), [], "the other's disk is the same one, or no better");
     let mut follower = follower(2, 0);
     assert_eq!(follower.step(ms(1000), disk(5000)), [], "only the coordinator has a lead to give up");
 }

@@ -107,6 +107,7 @@ pub fn heartbeat(from: u16, coordinator: Leadership) -> Input {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: log(1, 10),
         coordinator: Some(coordinator),
     })
