@@ -45,7 +45,7 @@ fn much_more_loaded(name: &'static str) -> Scenario {
     Scenario {
         loads: [300, 10, 20],
         coordinator: Coordinator::Alive,
-        steps: [3, 1, 1],
+        steps: [2, 1, 1],
         hand_overs: 2,
         sights: &[Sight::Confirmed, Sight::HandedOver],
         ..coordinator_dead(name, [1, 1])
