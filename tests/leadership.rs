@@ -23,7 +23,7 @@ use rustix::process::Signal;
 
 /// A coordinator is missed after seconds only, however busy the machine: whoever takes over sooner was handed the lead.
 const PATIENT: &str = "[election]\nsuspicion_ms = 5000\nraft_election_min_ms = 4000\nraft_election_max_ms = 5000\n\
-                       dead_man_ms = 20000\nround_timeout_ms = 500\nnominee_timeout_ms = 2000\n";
+                       dead_man_ms = 20000\ndisk_stall_ms = 20000\nround_timeout_ms = 500\nnominee_timeout_ms = 2000\n";
 
 /// The record of an election, from the node that won it.
 async fn record_of(cluster: &TestCluster, coordinator: Leadership) -> ElectionResult {
