@@ -197,7 +197,10 @@ pub fn narrate(event: &Event, start_unix_ms: u64) -> Option<String> {
         }
         EventKind::LinkFaults { faults } => Some(format!("t={at:+.2} s  node {node}: {}", fault::in_words(faults))),
         EventKind::Alarm { text } => Some(format!("t={at:+.2} s  node {node}: ALARM {text}")),
-        EventKind::Suspected { .. } | EventKind::CoordinatorKnown { .. } | EventKind::Recovered { .. } => None,
+        EventKind::Suspected { .. }
+        | EventKind::CoordinatorKnown { .. }
+        | EventKind::HandedOver { .. }
+        | EventKind::Recovered { .. } => None,
     }
 }
 

@@ -29,6 +29,9 @@ const CONNECTION_LIMIT: usize = 1024;
 /// A batch as JSON, in bytes: base64 and the names of its fields take more than what they carry.
 const BATCH_LIMIT_BYTES: usize = 2 * REQUEST_LIMIT_BYTES;
 
+/// How long finished answers may take to leave after the server was told to stop, in seconds.
+const SHUTDOWN_SECONDS: u64 = 2;
+
 /// Serves HTTP on a bound listener until the returned server is stopped.
 ///
 /// # Errors
@@ -79,7 +82,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
         .max_connections(CONNECTION_LIMIT)
         .client_request_timeout(Duration::from_secs(5))
         .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(2)
+        .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals()
         .listen(listener)?
         .run();

@@ -77,6 +77,6 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(service: web::Data<Service>) -> Result<&'static str, Refusal> {
     match service.not_ready() {
         None => Ok("ready\n"),
-        Some(why) => Err(Refusal::new(ProblemCode::NotActive, why)),
+        Some(problem) => Err(problem.into()),
     }
 }

@@ -177,7 +177,7 @@ pub trait NodeService: Send + Sync + 'static {
     /// Replaces them; what cannot be is refused and changes nothing.
     fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem>;
     /// Why it takes no jobs now, if it takes none.
-    fn not_ready(&self) -> Option<String>;
+    fn not_ready(&self) -> Option<Problem>;
     /// How often it has failed; changes when a failure begins.
     fn failures(&self) -> u64;
     /// While it is Failed: resolves when the failure is over.

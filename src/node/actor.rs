@@ -122,6 +122,7 @@ impl Node {
         }
         let state = self.parts.recovery.state_for_elections();
         self.election(now, election::Input::Own { load, state }, context);
+        self.election(now, election::Input::Disk { waits: self.parts.raft.disk_waits() }, context);
         self.election(now, election::Input::Tick, context);
         let active: BTreeSet<NodeId> = self
             .heard
@@ -274,6 +275,12 @@ pub struct StatusAsked;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct FailCommanded(pub Duration);
+
+/// The process was told to stop: the node takes no more jobs, and hands over if it leads. Answers whether that may still come to
+/// something, so that it is worth waiting for.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct StopCommanded(pub &'static str);
 
 /// The parent process ends the failure, if there is one.
 #[derive(Message)]
@@ -439,6 +446,20 @@ impl Handler<FailCommanded> for Node {
     }
 }
 
+impl Handler<StopCommanded> for Node {
+    type Result = bool;
+
+    fn handle(&mut self, StopCommanded(why): StopCommanded, context: &mut Self::Context) -> bool {
+        let now = time::now();
+        self.recovery(now, recovery::Input::Stop { why: why.to_owned() }, context);
+        let (load, _, _) = self.parts.desk.load();
+        let state = self.parts.recovery.state_for_elections();
+        self.election(now, election::Input::Own { load, state }, context);
+        let is_heard = |(_, at): &(Heartbeat, Moment)| now.since(*at) < FRESH;
+        self.role() == RaftRole::Leader && self.heard.values().any(is_heard)
+    }
+}
+
 impl Handler<FailureEnded> for Node {
     type Result = ();
 
@@ -475,6 +496,7 @@ impl Handler<StatusAsked> for Node {
             role: self.role(),
             term: view.term,
             coordinator: self.parts.election.coordinator(),
+            cause: self.parts.election.coordinator().and_then(|coordinator| self.parts.raft.cause_of(coordinator)),
             load,
             workers: self.parts.workers,
             queued: counters.queued,

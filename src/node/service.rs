@@ -25,6 +25,9 @@ use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
 use crate::transport::Faults;
 
+/// When a node that is not Active may be asked again: by then the client knows which other node to ask.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
+
 /// The node behind its HTTP side.
 pub struct Counter {
     /// The actor.
@@ -48,7 +51,12 @@ fn stopping(error: actix::MailboxError) -> Problem {
 }
 
 fn not_active(state: NodeState) -> Problem {
-    Problem::new(ProblemCode::NotActive, format!("this node is {state}: it takes jobs when it is Active"))
+    let advice = match state {
+        NodeState::Stopping => "it finishes its jobs and takes no new ones; send the request to another node",
+        _ => "it takes jobs when it is Active",
+    };
+    let retry_after_ms = Some(RETRY_AFTER.as_millis() as u64);
+    Problem { retry_after_ms, ..Problem::new(ProblemCode::NotActive, format!("this node is {state}: {advice}")) }
 }
 
 impl NodeService for Counter {
@@ -155,9 +163,9 @@ impl NodeService for Counter {
         Ok(())
     }
 
-    fn not_ready(&self) -> Option<String> {
+    fn not_ready(&self) -> Option<Problem> {
         let view = self.shared.view();
-        (view.state != NodeState::Active).then(|| not_active(view.state).detail)
+        (view.state != NodeState::Active).then(|| not_active(view.state))
     }
 
     fn failures(&self) -> u64 {

@@ -21,6 +21,7 @@ use super::listener::{self, ListenerSettings};
 use super::options::{NodeError, NodeOptions, bind};
 use super::service::Counter;
 use super::shared::Shared;
+use super::stopping::Stopping;
 use super::worker::{self, Tools};
 use crate::config::secrets::open_or_create_cluster_key;
 use crate::config::{ClusterConfig, LimitNumbers, StrategyName};
@@ -28,7 +29,7 @@ use crate::core::election::{Election, FirstStart, Strategy};
 use crate::core::liveness::Liveness;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
 use crate::http;
-use crate::id::{MemberId, NodeId};
+use crate::id::{Load, MemberId, NodeId};
 use crate::image::{ClusterKey, Cover, Limits};
 use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
@@ -149,6 +150,7 @@ async fn serve(
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
     let ledger = Ledger { raft: raft.clone(), shared: shared.clone() };
+    let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
     let counter = Counter { node, desk, shared, faults, limits, ledger, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
@@ -157,7 +159,14 @@ async fn serve(
     let outcome = tokio::select! {
         why = told_to_stop(options.exit_with_parent.then_some(parented)) => {
             log::info!("node {id}: {why}, stopping");
-            Ok(())
+            tokio::select! {
+                () = stopping.leave(why, Duration::from_secs_f64(config.jobs.finish_s)) => Ok(()),
+                _ = told_to_stop(None) => {
+                    log::info!("node {id}: told so again, stops without finishing its jobs");
+                    Ok(())
+                }
+                fault = fault_of(&raft) => Err(fault.into()),
+            }
         }
         fault = fault_of(&raft) => Err(fault.into()),
     };
@@ -211,6 +220,12 @@ fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings 
         back_off: Duration::from_millis(numbers.back_off_ms),
         dead_man: Duration::from_millis(numbers.dead_man_ms),
         hand_over: Duration::from_millis(2 * numbers.raft_election_min_ms),
+        prefer: numbers.prefer.clone(),
+        hand_over_margin: Load::from(numbers.hand_over_margin),
+        hand_over_cost: Load::from(numbers.hand_over_cost),
+        hand_over_hold: Duration::from_secs_f64(numbers.hand_over_hold_s),
+        hand_over_cool_down: Duration::from_secs_f64(numbers.hand_over_cooldown_s),
+        disk_stall: Duration::from_millis(numbers.disk_stall_ms),
         ..election::Settings::new(me, nodes)
     }
 }
@@ -296,6 +311,7 @@ async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: De
             pressure,
             workers,
             jobs_accepted: counters.accepted,
+            disk_waits_ms: u32::try_from(raft.disk_waits().as_millis()).unwrap_or(u32::MAX),
             last_log,
             coordinator: view.coordinator,
         });

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, Term};
-use crate::protocol::election::ElectionResult;
+use crate::protocol::election::{Cause, ElectionResult};
 use crate::protocol::fault::LinkFault;
 use crate::protocol::status::{Leadership, NodeState};
 
@@ -52,7 +52,18 @@ pub enum EventKind {
         /// Who it is.
         coordinator: Leadership,
     },
-    /// Raft did not confirm this node's nomination.
+    /// This node led, and handed over.
+    HandedOver {
+        /// Its leadership.
+        coordinator: Leadership,
+        /// To whom.
+        to: NodeId,
+        /// Why.
+        cause: Cause,
+        /// From the request to Raft's confirmation of the other, in microseconds.
+        took_micros: u64,
+    },
+    /// Raft did not confirm this node's nomination, or did not take up its hand-over.
     Refused {
         /// The term that it campaigned from.
         campaign_term: Term,

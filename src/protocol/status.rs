@@ -5,9 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
+use crate::protocol::election::Cause;
 use crate::protocol::fault::LinkFault;
 
-/// The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+/// The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -17,6 +18,8 @@ pub enum NodeState {
     Failed,
     /// Votes and appends, takes no jobs until its state is in sync.
     Recovering,
+    /// It was told to stop: finishes its jobs, takes no new ones, leads no more.
+    Stopping,
 }
 
 impl fmt::Display for NodeState {
@@ -25,6 +28,7 @@ impl fmt::Display for NodeState {
             NodeState::Active => "Active",
             NodeState::Failed => "Failed",
             NodeState::Recovering => "Recovering",
+            NodeState::Stopping => "Stopping",
         })
     }
 }
@@ -82,6 +86,8 @@ pub struct NodeStatus {
     pub term: Term,
     /// The confirmed coordinator that it knows.
     pub coordinator: Option<Leadership>,
+    /// Why that one was elected, once its record has come through the log.
+    pub cause: Option<Cause>,
     /// Its load in jobs per worker.
     pub load: Load,
     /// Image workers.

@@ -125,6 +125,9 @@ fn said(what: &EventKind) -> String {
         EventKind::Recovered { from: None, entries, took_ms } => {
             format!("went on alone: {entries} entries in {took_ms} ms")
         }
+        EventKind::HandedOver { to, cause, took_micros, .. } => {
+            format!("handed over to node {to}: {cause}; took {:.1} ms", *took_micros as f64 / 1000.0)
+        }
         EventKind::LinkFaults { faults } => fault::in_words(faults),
         EventKind::Alarm { text } => format!("ALARM: {text}"),
     }

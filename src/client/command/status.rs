@@ -13,6 +13,7 @@ use super::output::{Format, json_line, new_table, print_line};
 use super::target::TargetArguments;
 use crate::client::NodeReport;
 use crate::id::{Load, NodeId};
+use crate::protocol::election::Cause;
 use crate::protocol::fault;
 use crate::protocol::status::{Leadership, NodeState, NodeStatus, PeerStatus};
 
@@ -65,6 +66,8 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
 struct ClusterView {
     /// The confirmed coordinator of the highest term that any node knows.
     coordinator: Option<Leadership>,
+    /// Why that one was elected, if a node that answers knows.
+    cause: Option<Cause>,
     nodes: Vec<Row>,
 }
 
@@ -97,7 +100,9 @@ impl ClusterView {
         let heard: BTreeSet<NodeId> = statuses.iter().flat_map(|status| &status.peers).map(|peer| peer.node).collect();
         nodes.extend(heard.difference(&asked).map(|&node| Row::hearsay(Some(node), None, &statuses)));
         nodes.sort_by_key(|row| (row.node.is_none(), row.node));
-        ClusterView { coordinator: statuses.iter().filter_map(|status| status.coordinator).max(), nodes }
+        let coordinator = statuses.iter().filter_map(|status| status.coordinator).max();
+        let agreeing = statuses.iter().filter(|status| coordinator.is_some() && status.coordinator == coordinator);
+        ClusterView { coordinator, cause: agreeing.filter_map(|status| status.cause).next(), nodes }
     }
 
     fn table(&self) -> String {
@@ -122,7 +127,10 @@ impl ClusterView {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let heading = match self.coordinator {
-            Some(Leadership { term, node }) => format!("coordinator: node {node} since term {term}"),
+            Some(Leadership { term, node }) => {
+                let cause = self.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                format!("coordinator: node {node} since term {term}{cause}")
+            }
             None => "coordinator: none confirmed".into(),
         };
         let problems = self.nodes.iter().filter_map(|row| {
@@ -180,7 +188,7 @@ impl Row {
         let state = self.state.map_or_else(dash, |state| state.to_string());
         let (state, color) = match (self.answers, self.state) {
             (true, Some(NodeState::Active)) => (state, Color::Green),
-            (true, Some(NodeState::Recovering)) => (state, Color::Yellow),
+            (true, Some(NodeState::Recovering | NodeState::Stopping)) => (state, Color::Yellow),
             (true, _) => (state, Color::Red),
             (false, Some(_)) => (format!("no answer (was {state})"), Color::Red),
             (false, None) => ("no answer".to_owned(), Color::Red),

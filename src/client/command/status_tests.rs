@@ -19,6 +19,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         role: RaftRole::Follower,
         term: Term(coordinator.0),
         coordinator: Some(Leadership { term: Term(coordinator.0), node: NodeId(coordinator.1) }),
+        cause: Some(if coordinator.0 == 4 { Cause::PlannedStop } else { Cause::Silence }),
         load: Load::from(0.5),
         workers: 2,
         queued: 3,
@@ -57,7 +58,8 @@ fn a_node_that_does_not_answer_is_a_row_with_what_the_others_last_heard() {
     assert_eq!(rows, [(1, true, None, Some(0)), (2, false, Some(700), None), (3, true, None, Some(2))]);
     assert_eq!(view.nodes[1].load, Some(Load::from(0.75)));
     let table = view.table();
-    for part in ["coordinator: node 1 since term 4", "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
+    let heading = "coordinator: node 1 since term 4 (the coordinator was told to stop and handed over)";
+    for part in [heading, "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
         assert!(table.contains(part), "{part} in\n{table}");
     }
     assert_eq!(table.matches("[COORDINATOR]").count(), 1);

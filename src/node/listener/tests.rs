@@ -121,6 +121,7 @@ fn heartbeat(node: u16, sequence: u64) -> NodeFrame {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: LogPosition::default(),
         coordinator: None,
     })
