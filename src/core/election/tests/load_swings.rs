@@ -86,13 +86,13 @@ fn slightly_uneven(_: u64) -> [u32; 3] {
 fn in_turn(busy_ms: u64) -> impl FnMut(u64) -> [u32; 3] {
     move |now| {
         let turn = now / busy_ms;
-        [0, 1, 2].map(|index| if turn % 2 == 0 && turn / 2 % 3 == index { 900 } else { 50 })
+        [0, 1, 2].map(|index| if turn.is_multiple_of(2) && turn / 2 % 3 == index { 900 } else { 50 })
     }
 }
 
 /// Node 1 and node 2 take turns of 40 s, without a break.
 fn to_and_fro(now: u64) -> [u32; 3] {
-    if now / 40_000 % 2 == 0 { [900, 50, 50] } else { [50, 900, 50] }
+    if (now / 40_000).is_multiple_of(2) { [900, 50, 50] } else { [50, 900, 50] }
 }
 
 /// Every node by itself is idle or busy for up to 25 s at a time.
