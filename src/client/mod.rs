@@ -20,7 +20,7 @@ mod view;
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
 pub use queries::{FailTarget, NodeReport};
-pub use settings::{ClientSettings, NodeAddress};
+pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 
 use std::time::Duration;
 

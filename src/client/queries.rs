@@ -101,12 +101,7 @@ impl Cluster {
         let refused = |source| ClientError::Exchange { address: url.clone(), source };
         let body = serde_json::to_vec(&command)
             .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
-        let request = self
-            .shared
-            .connections
-            .post(format!("{url}{}", route::FAIL))
-            .header("content-type", "application/json")
-            .body(body);
+        let request = self.administrative(&url, route::FAIL).header("content-type", "application/json").body(body);
         self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
         Ok(node)
     }
@@ -158,6 +153,15 @@ impl Cluster {
         known.sort();
         let known = known.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
         Err(ClientError::UnknownNode { node, known })
+    }
+
+    /// A call that administers: it shows the admin token where that stays secret.
+    fn administrative(&self, url: &str, route: &str) -> reqwest::RequestBuilder {
+        let request = self.shared.connections.post(format!("{url}{route}"));
+        match self.shared.settings.credentials.token_for(url) {
+            Some(token) => request.bearer_auth(token.secret()),
+            None => request,
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &str, route: &str) -> Result<T, AttemptError> {

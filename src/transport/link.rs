@@ -6,7 +6,9 @@ use std::time::Duration;
 use crate::id::{MemberId, NodeId};
 use crate::protocol::frame::Purpose;
 use crate::time::{self, Moment};
+use crate::transport::LinkSettings;
 use crate::transport::dial::{Connection, DialError, dial};
+use crate::transport::tls::NodeTls;
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -19,6 +21,7 @@ pub(crate) struct Link {
     pub address: SocketAddr,
     pub purpose: Purpose,
     pub connect_timeout: Duration,
+    pub tls: NodeTls,
     failures: u32,
     next_attempt: Moment,
     /// What was said last, so that each change is said once and a repeated failure is not.
@@ -26,8 +29,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub fn new(me: MemberId, to: NodeId, address: SocketAddr, purpose: Purpose, connect_timeout: Duration) -> Self {
-        Link { me, to, address, purpose, connect_timeout, failures: 0, next_attempt: Moment(0), said: None }
+    pub fn new(settings: &LinkSettings, to: NodeId, address: SocketAddr, purpose: Purpose) -> Self {
+        let LinkSettings { me, connect_timeout, .. } = *settings;
+        let tls = settings.tls.clone();
+        Link { me, to, address, purpose, connect_timeout, tls, failures: 0, next_attempt: Moment(0), said: None }
     }
 
     /// How long to wait before the next attempt.
@@ -37,7 +42,7 @@ impl Link {
 
     /// Tries once.
     pub async fn connect(&mut self) -> Result<Connection, DialError> {
-        let result = dial(self.me, self.to, self.address, self.purpose, self.connect_timeout).await;
+        let result = dial(&self.tls, self.me, self.to, self.address, self.purpose, self.connect_timeout).await;
         match &result {
             Ok(connection) => {
                 self.failures = 0;

@@ -10,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use image_cloud::config::secrets::AdminToken;
 use image_cloud::id::NodeId;
 use image_cloud::protocol::event::{Event, EventKind};
 use image_cloud::protocol::job::route;
@@ -152,7 +153,9 @@ impl TestCluster {
 
     pub async fn fail(&self, id: u16, duration: Duration) {
         let command = FailCommand { duration_ms: duration.as_millis() as u64 };
-        let request = self.http.post(self.url(id) + route::FAIL).header("content-type", "application/json");
+        let token = AdminToken::read(&self.directory().join("data/cluster/admin.token")).unwrap();
+        let request = self.http.post(self.url(id) + route::FAIL).bearer_auth(token.secret());
+        let request = request.header("content-type", "application/json");
         let response = request.body(serde_json::to_vec(&command).unwrap()).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 202);
     }
