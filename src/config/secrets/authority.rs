@@ -1,6 +1,7 @@
 //! The cluster's own certificate authority. The only file that names rcgen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::Path;
 
 use ::time::OffsetDateTime;
 use rcgen::{
@@ -98,6 +99,14 @@ impl Authority {
         (params.not_before, params.not_after) = (date(valid.from_s)?, date(valid.until_s)?);
         let certificate = params.signed_by(&key, &self.issuer).map_err(issuing)?;
         Ok(Issued { certificate_pem: certificate.pem(), key_pem: key.serialize_pem() })
+    }
+
+    /// The authority whose key lies in a directory of secrets.
+    ///
+    /// # Errors
+    /// It is missing, too open or damaged.
+    pub fn open(directory: &Path) -> Result<Authority, SecretsError> {
+        Authority::load(&SecretDirectory::open(directory)?)
     }
 
     pub(super) fn load(directory: &SecretDirectory) -> Result<Authority, SecretsError> {
