@@ -122,9 +122,8 @@ async fn nodes_of_two_clusters_do_not_mix() {
 async fn a_node_does_not_start_with_the_bundle_of_another() {
     let cluster = TestCluster::configure(3, "");
     let (out, config) = (init(&cluster, "secrets"), cluster.directory().join("cluster.toml"));
-    let start = |id: &str, bundle: &str| {
-        cloud_node(&[id, "--config", text(&config), "--secrets", text(&out.join(bundle))])
-    };
+    let start =
+        |id: &str, bundle: &str| cloud_node(&[id, "--config", text(&config), "--secrets", text(&out.join(bundle))]);
     let output = start("1", "node-2");
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
@@ -146,9 +145,7 @@ async fn a_node_does_not_start_with_the_bundle_of_another() {
 async fn on_loopback_administrative_calls_need_the_token() {
     let cluster = TestCluster::start(1, "").await;
     let http = reqwest::Client::new();
-    let fail = |path: &str| {
-        http.post(cluster.url(1) + path).header("content-type", "application/json").body(FAILURE)
-    };
+    let fail = |path: &str| http.post(cluster.url(1) + path).header("content-type", "application/json").body(FAILURE);
     let refused = async |request: reqwest::RequestBuilder| {
         let response = request.send().await.unwrap();
         assert_eq!(response.headers()["content-type"], "application/problem+json");
@@ -256,10 +253,9 @@ async fn insecure_http_warns_and_demands_the_token_for_every_call() {
     let mut cluster = TestCluster::configure(1, "[http]\nhosts = [\"cloud.example\"]\n");
     cluster.spawn_with(1, &["--insecure-http"]);
     log_says(&cluster, 1, "is not encrypted").await;
-    let token = wait_for("the token", async || {
-        AdminToken::read(&cluster.directory().join("data/cluster/admin.token")).ok()
-    })
-    .await;
+    let token =
+        wait_for("the token", async || AdminToken::read(&cluster.directory().join("data/cluster/admin.token")).ok())
+            .await;
     let http = reqwest::Client::new();
     let ask = async |host: &str, token: Option<&AdminToken>| {
         let mut request = http.get(cluster.url(1) + route::STATUS).header("host", host);

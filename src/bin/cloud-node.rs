@@ -74,8 +74,10 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     /// Make the secrets of a cluster on several machines: one bundle for each node, and the operator's
-    #[command(before_help = "Examples:\n  cloud-node init --out secrets                     for the nodes of config/cluster.toml\n  \
-                             cloud-node init --out secrets --renew             new certificates of the same cluster")]
+    #[command(
+        before_help = "Examples:\n  cloud-node init --out secrets                     for the nodes of config/cluster.toml\n  \
+                             cloud-node init --out secrets --renew             new certificates of the same cluster"
+    )]
     Init {
         /// Where the bundles go
         #[arg(long, value_name = "DIR")]

@@ -138,7 +138,9 @@ pub enum ClientError {
     #[error("no node is named: use --nodes 127.0.0.1:8001,127.0.0.1:8002, CLOUD_NODES or config/cluster.toml")]
     NoNodes,
     /// A node address that is none.
-    #[error("\"{address}\" is not a node address ({reason}): use http://HOST:PORT or https://HOST:PORT, as in http://127.0.0.1:8001")]
+    #[error(
+        "\"{address}\" is not a node address ({reason}): use http://HOST:PORT or https://HOST:PORT, as in http://127.0.0.1:8001"
+    )]
     BadAddress {
         /// The text.
         address: String,
@@ -146,7 +148,9 @@ pub enum ClientError {
         reason: String,
     },
     /// An address with TLS, and nothing by which to know the node.
-    #[error("{address} is served with TLS: name the cluster's ca.pem with --ca, CLOUD_CA or secrets in the configuration")]
+    #[error(
+        "{address} is served with TLS: name the cluster's ca.pem with --ca, CLOUD_CA or secrets in the configuration"
+    )]
     NoAuthority {
         /// The address.
         address: String,

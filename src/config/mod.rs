@@ -4,6 +4,6 @@ mod file;
 pub mod secrets;
 
 pub use file::{
-    ClusterConfig, ConfigError, ConfiguredNode, DEFAULT_CONFIG, ElectionNumbers, FailureNumbers, HttpRules,
-    HttpTls, JobNumbers, LimitNumbers, RecoveryNumbers, StrategyName,
+    ClusterConfig, ConfigError, ConfiguredNode, DEFAULT_CONFIG, ElectionNumbers, FailureNumbers, HttpRules, HttpTls,
+    JobNumbers, LimitNumbers, RecoveryNumbers, StrategyName,
 };

@@ -191,7 +191,9 @@ pub enum UsageError {
         why: String,
     },
     /// Not an address.
-    #[error("--attach \"{0}\" is not an address: use http://HOST:PORT or https://HOST:PORT, several of them separated by commas")]
+    #[error(
+        "--attach \"{0}\" is not an address: use http://HOST:PORT or https://HOST:PORT, several of them separated by commas"
+    )]
     Address(String),
     /// A file of the attached cluster that cannot be used.
     #[error("{flag}: {why}")]

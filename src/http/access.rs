@@ -28,12 +28,15 @@ impl Access {
     /// Refuses whoever does not show the token.
     fn check(&self, request: &ServiceRequest) -> Result<(), Refusal> {
         let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let shown = shown.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let shown =
+            shown.and_then(|text| text.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
         let file = &self.token_file;
         match shown {
             Some((_, token)) if self.token.is(token.trim()) => Ok(()),
             Some(_) => {
-                let detail = format!("this is not the admin token of this cluster, which is in {file}: pass that file with --admin-token-file");
+                let detail = format!(
+                    "this is not the admin token of this cluster, which is in {file}: pass that file with --admin-token-file"
+                );
                 Err(Refusal::new(ProblemCode::Forbidden, detail))
             }
             None => {

@@ -53,7 +53,8 @@ pub async fn only_known_hosts(
         |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header(HOST).unwrap_or_default();
     if !is_own_host(&host, own.ip(), &access.hosts) {
-        let detail = format!("this node is not \"{host}\": use {own}, or name the host in [http] hosts of the configuration");
+        let detail =
+            format!("this node is not \"{host}\": use {own}, or name the host in [http] hosts of the configuration");
         return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
     }
     if !request.method().is_safe()
@@ -76,7 +77,10 @@ fn is_own_host(host: &str, own: IpAddr, configured: &[String]) -> bool {
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
     match address {
         Ok(address) => address == own || address.is_loopback() || own.is_unspecified(),
-        Err(_) => ["localhost"].into_iter().chain(configured.iter().map(String::as_str)).any(|own| own.eq_ignore_ascii_case(name)),
+        Err(_) => ["localhost"]
+            .into_iter()
+            .chain(configured.iter().map(String::as_str))
+            .any(|own| own.eq_ignore_ascii_case(name)),
     }
 }
 

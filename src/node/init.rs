@@ -5,8 +5,8 @@ use std::path::Path;
 
 use super::options::NodeError;
 use crate::config::ClusterConfig;
-use crate::config::secrets::bundles::{self, Bundles, Purpose};
 use crate::config::secrets::NODE_YEARS;
+use crate::config::secrets::bundles::{self, Bundles, Purpose};
 
 /// Makes the bundles in `out`; says in plain words what was made and what to copy where.
 ///
@@ -31,7 +31,9 @@ fn instructions(config: &ClusterConfig, bundles: &Bundles, purpose: Purpose) -> 
         )),
     }
     line(format!("The certificates are valid for {NODE_YEARS} years; after that: cloud-node init --renew.\n"));
-    line("Copy each directory to its machine, and nowhere else; its mode stays 0700, that of the files 0600:".to_owned());
+    line(
+        "Copy each directory to its machine, and nowhere else; its mode stays 0700, that of the files 0600:".to_owned(),
+    );
     for ((id, path), node) in bundles.nodes.iter().zip(&config.nodes) {
         line(format!(
             "  {}  to the machine of node {id} ({}), there: cloud-node {id} --config cluster.toml --secrets {}",
@@ -66,7 +68,9 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let out = home.path().join("secrets");
         let text = init(&ClusterConfig::default(), &out, Purpose::Create).unwrap();
-        for word in ["node-1  to the machine of node 1", "--secrets node-3", "operator stays with you", "5 years", "loopback"] {
+        for word in
+            ["node-1  to the machine of node 1", "--secrets node-3", "operator stays with you", "5 years", "loopback"]
+        {
             assert!(text.contains(word), "{word:?} is missing in {text}");
         }
         let text = init(&ClusterConfig::default(), &out, Purpose::Renew).unwrap();

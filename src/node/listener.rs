@@ -260,12 +260,7 @@ impl<I: Inbound> Listener<I> {
     }
 
     /// Works on frames until the peer ends the connection.
-    async fn frames(
-        &self,
-        hello: &Hello,
-        mut reader: Reader,
-        mut writer: Writer,
-    ) -> Result<(), Closed> {
+    async fn frames(&self, hello: &Hello, mut reader: Reader, mut writer: Writer) -> Result<(), Closed> {
         let mut answers = FuturesUnordered::new();
         loop {
             tokio::select! {

@@ -70,7 +70,9 @@ pub enum NodeError {
         reason: String,
     },
     /// TLS does not take the node's certificate and key.
-    #[error("the node's certificate and key do not belong together ({0}): copy its bundle again, or delete both files in data/cluster")]
+    #[error(
+        "the node's certificate and key do not belong together ({0}): copy its bundle again, or delete both files in data/cluster"
+    )]
     Tls(#[from] rustls::Error),
     /// The system refused.
     #[error("the node cannot run: {0}")]

@@ -55,7 +55,8 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
     let secrets = options.config.node_secrets(options.id)?;
     let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0.clone()))?);
-    let doors = Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
+    let doors =
+        Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
@@ -178,7 +179,8 @@ async fn serve(
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
     let counter = Counter { node, desk, shared, limits, random };
-    let server = http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
+    let server =
+        http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 

@@ -230,8 +230,8 @@ impl NodeTls {
     /// # Errors
     /// [`HandshakeError`].
     pub async fn connect(&self, to: NodeId, stream: TcpStream) -> Result<PeerStream, HandshakeError> {
-        let name = ServerName::try_from(node_name(to, &self.cluster))
-            .map_err(|error| TlsFault::Other(error.to_string()))?;
+        let name =
+            ServerName::try_from(node_name(to, &self.cluster)).map_err(|error| TlsFault::Other(error.to_string()))?;
         Ok(self.connector.connect(name, stream).await?.into())
     }
 
@@ -395,7 +395,8 @@ pub(crate) mod for_tests {
         let issued = authority.issue(NodeId(node), &[], valid).unwrap();
         // As of a time at which it was good.
         let (certificate, key) = (&issued.certificate_pem, &issued.key_pem);
-        let credentials = Credentials::new(NodeId(node), authority.certificate_pem(), certificate, key, valid.from_s + 1);
+        let credentials =
+            Credentials::new(NodeId(node), authority.certificate_pem(), certificate, key, valid.from_s + 1);
         NodeTls::new(&credentials.unwrap()).unwrap()
     }
 }

@@ -64,8 +64,7 @@ impl TargetArguments {
             return Ok(named.map(|text| text.parse()).collect::<Result<_, _>>()?);
         }
         let config = ClusterConfig::load(self.config.as_deref())?;
-        let address =
-            |node: &ConfiguredNode| NodeAddress { node: Some(node.id), url: config.url(node) };
+        let address = |node: &ConfiguredNode| NodeAddress { node: Some(node.id), url: config.url(node) };
         Ok(config.nodes.iter().map(address).collect())
     }
 
@@ -108,7 +107,12 @@ mod tests {
 
     #[test]
     fn a_named_file_that_is_missing_is_not_found() {
-        let missing = TargetArguments { nodes: Vec::new(), config: Some("no/such.toml".into()), ca: None, admin_token_file: None };
+        let missing = TargetArguments {
+            nodes: Vec::new(),
+            config: Some("no/such.toml".into()),
+            ca: None,
+            admin_token_file: None,
+        };
         assert_eq!(missing.addresses().unwrap_err().exit, Exit::NotFound);
     }
 }

@@ -86,7 +86,9 @@ pub enum SecretsError {
         path: PathBuf,
     },
     /// A second `init` would make a second cluster in place of the first.
-    #[error("{path} exists: `init` would make another cluster over it; add --renew for new certificates of this one, or name another --out")]
+    #[error(
+        "{path} exists: `init` would make another cluster over it; add --renew for new certificates of this one, or name another --out"
+    )]
     Exists {
         /// What is there.
         path: PathBuf,

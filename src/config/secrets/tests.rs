@@ -165,7 +165,13 @@ fn only_the_very_token_is_the_token() {
 #[test]
 fn names_in_certificates_are_read_as_they_are_written() {
     assert_eq!(node_of_name(&node_name(NodeId(12), "0a1b2c")), Some((NodeId(12), "0a1b2c")));
-    for name in ["localhost", "node-0.x.image-cloud", "node-1.image-cloud", "node-1.x.image-cloud.evil.example", "1.x.image-cloud"] {
+    for name in [
+        "localhost",
+        "node-0.x.image-cloud",
+        "node-1.image-cloud",
+        "node-1.x.image-cloud.evil.example",
+        "1.x.image-cloud",
+    ] {
         assert_eq!(node_of_name(name), None, "{name}");
     }
 }

@@ -231,11 +231,10 @@ async fn nonsense_and_misplaced_messages_are_closed() {
 #[tokio::test]
 async fn who_does_not_belong_here_is_told_why() {
     let served = serve_node_1(8).await;
-    let call = async |from: u16, certified: u16| {
-        match served.dial(&tls_of(&served.authority, certified), from, 1).await {
-            Err(DialError::Unwelcome { refusal, .. }) => refusal,
-            other => panic!("{other:?}"),
-        }
+    let call = async |from: u16, certified: u16| match served.dial(&tls_of(&served.authority, certified), from, 1).await
+    {
+        Err(DialError::Unwelcome { refusal, .. }) => refusal,
+        other => panic!("{other:?}"),
     };
     assert_eq!(call(9, 9).await, Refusal::UnknownNode { here: NodeId(1), caller: NodeId(9) });
     assert_eq!(call(1, 1).await, Refusal::SameNode { node: NodeId(1) });
