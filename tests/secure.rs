@@ -159,7 +159,7 @@ async fn on_loopback_administrative_calls_need_the_token() {
     assert!(missing.detail.contains("--admin-token-file") && missing.detail.contains(text(&file)), "{missing:?}");
 
     let other = AdminToken::fresh().unwrap();
-    for wrong in [other.secret(), "", "0"] {
+    for wrong in [other.secret(), "0"] {
         let (wrong, _) = refused(fail(route::FAIL).bearer_auth(wrong)).await;
         assert_eq!((wrong.code, wrong.status), (ProblemCode::Forbidden, 403));
     }
