@@ -54,7 +54,7 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let peer_socket = bind(configured.peer_address(), "--peer-listen")?;
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
     let secrets = options.config.node_secrets(options.id)?;
-    let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0.clone()))?);
+    let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0))?);
     let doors =
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
