@@ -39,6 +39,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("actix_web::", &["http"]),
     ("actix::", &["node", "demo", "http"]),
     ("reqwest::", &["client"]),
+    ("rcgen::", &["config/secrets/authority.rs"]),
+    ("tokio_rustls::", &["transport/tls.rs"]),
     ("indicatif::", &["client", "demo"]),
     ("hdrhistogram::", &["demo"]),
     ("sysinfo::", &["node", "demo"]),

@@ -50,7 +50,7 @@ fn an_address_that_is_not_loopback_is_told_what_is_missing() {
     let cluster = TestCluster::configure(1, "");
     let config = cluster.directory().join("cluster.toml");
     let output = cloud_node(&["1", "--config", config.to_str().unwrap(), "--listen", "0.0.0.0:18001"]);
-    check(&output, 2, &["0.0.0.0:18001", "not authenticated"]);
+    check(&output, 2, &["0.0.0.0:18001", "cloud-node init", "--secrets"]);
 }
 
 #[test]

@@ -1,26 +1,36 @@
 //! `cloud-node N`: one node of the cluster.
 
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
-use image_cloud::config::{ClusterConfig, StrategyName};
+use clap::{Parser, Subcommand};
+use image_cloud::config::secrets::bundles::Purpose;
+use image_cloud::config::{ClusterConfig, HttpTls, StrategyName};
 use image_cloud::id::NodeId;
+use image_cloud::node::init::init;
 use image_cloud::node::{self, NodeError, NodeOptions};
 
 /// One node of an Image Cloud.
 #[derive(Parser)]
 #[command(
     version,
+    subcommand_negates_reqs = true,
+    args_conflicts_with_subcommands = true,
     before_help = "Examples:\n  cloud-node 1                        node 1 of config/cluster.toml; 2 and 3 in other terminals\n  \
-                   cloud-node 2 --listen 127.0.0.1:8012 --data /tmp/two\n  RUST_LOG=debug cloud-node 3",
+                   cloud-node 2 --listen 127.0.0.1:8012 --data /tmp/two\n  RUST_LOG=debug cloud-node 3\n  \
+                   cloud-node init --out secrets        secrets for a cluster on several machines\n  \
+                   cloud-node 1 --secrets secrets/node-1",
     after_help = "Ctrl-C or SIGTERM: takes no new jobs, hands over if it coordinates, finishes its jobs, stops; a second one does not wait for them.\n\
                   Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage or configuration."
 )]
 struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
     /// Which node of the configuration this is
-    node: NodeId,
+    #[arg(required = true)]
+    node: Option<NodeId>,
     /// The configuration file [default: config/cluster.toml where it exists]
     #[arg(long, env = "CLOUD_CONFIG", value_name = "FILE")]
     config: Option<PathBuf>,
@@ -33,6 +43,12 @@ struct Arguments {
     /// Directory of logs and secrets [default: data]
     #[arg(long, env = "CLOUD_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
+    /// This node's bundle from `cloud-node init`; without it the nodes of one machine make their own secrets in data/cluster
+    #[arg(long, env = "CLOUD_SECRETS", value_name = "DIR")]
+    secrets: Option<PathBuf>,
+    /// HTTP without TLS, for a proxy with TLS on this machine; every call needs the admin token
+    #[arg(long, env = "CLOUD_INSECURE_HTTP")]
+    insecure_http: bool,
     /// How a coordinator is found
     #[arg(long, env = "CLOUD_STRATEGY", value_enum)]
     strategy: Option<StrategyName>,
@@ -56,8 +72,27 @@ struct Arguments {
     seed: Option<u64>,
 }
 
-fn options(arguments: Arguments) -> Result<NodeOptions, NodeError> {
-    let id = arguments.node;
+#[derive(Subcommand)]
+enum Command {
+    /// Make the secrets of a cluster on several machines: one bundle for each node, and the operator's
+    #[command(
+        before_help = "Examples:\n  cloud-node init --out secrets                     for the nodes of config/cluster.toml\n  \
+                             cloud-node init --out secrets --renew             new certificates of the same cluster"
+    )]
+    Init {
+        /// Where the bundles go
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// The configuration file, which lists the nodes [default: config/cluster.toml where it exists]
+        #[arg(long, env = "CLOUD_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// New certificates, for added nodes too; cluster key, authority and admin token stay
+        #[arg(long)]
+        renew: bool,
+    },
+}
+
+fn options(id: NodeId, arguments: Arguments) -> Result<NodeOptions, NodeError> {
     let mut config = ClusterConfig::load(arguments.config.as_deref())?;
     config.node(id)?;
     for node in config.nodes.iter_mut().filter(|node| node.id == id) {
@@ -65,6 +100,10 @@ fn options(arguments: Arguments) -> Result<NodeOptions, NodeError> {
         node.peer = arguments.peer_listen.or(node.peer);
     }
     config.data = arguments.data.unwrap_or(config.data);
+    config.secrets = arguments.secrets.or(config.secrets);
+    if arguments.insecure_http {
+        config.http.tls = HttpTls::Never;
+    }
     config.election.strategy = arguments.strategy.unwrap_or(config.election.strategy);
     config.jobs.workers = arguments.workers.unwrap_or(config.jobs.workers);
     config.jobs.simulated_delay_ms = arguments.simulated_delay.unwrap_or(config.jobs.simulated_delay_ms);
@@ -75,9 +114,23 @@ fn options(arguments: Arguments) -> Result<NodeOptions, NodeError> {
     Ok(NodeOptions { id, config, bootstrap: arguments.bootstrap, seed, exit_with_parent: false })
 }
 
+fn run(arguments: Arguments) -> Result<(), NodeError> {
+    match (&arguments.command, arguments.node) {
+        (Some(Command::Init { out, config, renew }), _) => {
+            let purpose = if *renew { Purpose::Renew } else { Purpose::Create };
+            let text = init(&ClusterConfig::load(config.as_deref())?, out, purpose)?;
+            // A reader that has gone away changes nothing about what was made.
+            let _ = std::io::stdout().write_all(text.as_bytes());
+            Ok(())
+        }
+        (None, Some(id)) => options(id, arguments).and_then(node::run),
+        (None, None) => unreachable!("clap demands a node or a command"),
+    }
+}
+
 fn main() -> ExitCode {
     node::init_logging();
-    match options(Arguments::parse()).and_then(node::run) {
+    match run(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cloud-node: {error}");

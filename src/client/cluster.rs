@@ -68,10 +68,13 @@ impl Cluster {
             return Err(ClientError::NoNodes);
         }
         let runtime = tokio::runtime::Handle::try_current().map_err(|_| ClientError::NoRuntime)?;
-        let connections = exchange::connections(settings.query_timeout)?;
+        let connections = exchange::connections(&settings)?;
         let mut views = Vec::new();
         for node in &settings.nodes {
             let checked: super::NodeAddress = node.url.parse()?;
+            if checked.url.starts_with("https:") && settings.credentials.authorities.is_empty() {
+                return Err(ClientError::NoAuthority { address: checked.url });
+            }
             views.push(Arc::new(NodeView::new(checked.url, node.node)));
         }
         let settings = Arc::new(settings);

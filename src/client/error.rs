@@ -83,7 +83,9 @@ impl AttemptError {
     }
 
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
-        AttemptError::Connection(root_cause(error))
+        let cause = root_cause(error);
+        let hint = if cause.contains("UnknownIssuer") { ": is --ca the ca.pem of that cluster?" } else { "" };
+        AttemptError::Connection(format!("{cause}{hint}"))
     }
 }
 
@@ -136,12 +138,22 @@ pub enum ClientError {
     #[error("no node is named: use --nodes 127.0.0.1:8001,127.0.0.1:8002, CLOUD_NODES or config/cluster.toml")]
     NoNodes,
     /// A node address that is none.
-    #[error("\"{address}\" is not a node address ({reason}): use http://HOST:PORT, as in http://127.0.0.1:8001")]
+    #[error(
+        "\"{address}\" is not a node address ({reason}): use http://HOST:PORT or https://HOST:PORT, as in http://127.0.0.1:8001"
+    )]
     BadAddress {
         /// The text.
         address: String,
         /// What is wrong with it.
         reason: String,
+    },
+    /// An address with TLS, and nothing by which to know the node.
+    #[error(
+        "{address} is served with TLS: name the cluster's ca.pem with --ca, CLOUD_CA or secrets in the configuration"
+    )]
+    NoAuthority {
+        /// The address.
+        address: String,
     },
     /// `Cluster::new` was called outside a tokio runtime, where its announcers could not run.
     #[error("the client must be made inside a tokio runtime")]

@@ -23,7 +23,7 @@ pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
 pub use ledger::{Consistency, Value};
 pub use queries::{FailTarget, NodeReport};
-pub use settings::{ClientSettings, NodeAddress};
+pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 pub use watch::Watch;
 
 use std::time::Duration;

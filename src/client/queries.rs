@@ -69,11 +69,15 @@ impl Cluster {
     pub async fn status(&self) -> Vec<NodeReport> {
         let mut reports = self.status_of_configured().await;
         let mut others = BTreeMap::new();
-        let statuses: Vec<&NodeStatus> = reports.iter().filter_map(|report| report.result.as_ref().ok()).collect();
         let asked: BTreeSet<NodeId> = reports.iter().filter_map(|report| report.node).collect();
-        for peer in statuses.iter().flat_map(|status| &status.peers).filter(|peer| !asked.contains(&peer.node)) {
-            if let Some(address) = &peer.address {
-                others.entry(peer.node).or_insert_with(|| format!("http://{address}"));
+        for report in &reports {
+            // All nodes of a cluster speak as the one that names them does.
+            let scheme = report.address.split("://").next().unwrap_or("http");
+            let peers = report.result.as_ref().map_or(&[][..], |status| &status.peers);
+            for peer in peers.iter().filter(|peer| !asked.contains(&peer.node)) {
+                if let Some(address) = &peer.address {
+                    others.entry(peer.node).or_insert_with(|| format!("{scheme}://{address}"));
+                }
             }
         }
         let ask = async |(node, address): (NodeId, String)| {
@@ -138,8 +142,7 @@ impl Cluster {
         let refused = |source| ClientError::Exchange { address: url.clone(), source };
         let body = serde_json::to_vec(command)
             .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
-        let request =
-            self.shared.connections.post(format!("{url}{route}")).header("content-type", "application/json").body(body);
+        let request = self.administrative(&url, route).header("content-type", "application/json").body(body);
         self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
         Ok(())
     }
@@ -216,6 +219,15 @@ impl Cluster {
         known.sort();
         let known = known.iter().map(NodeId::to_string).collect::<Vec<_>>().join(", ");
         Err(ClientError::UnknownNode { node, known })
+    }
+
+    /// A call that administers: it shows the admin token where that stays secret.
+    fn administrative(&self, url: &str, route: &str) -> reqwest::RequestBuilder {
+        let request = self.shared.connections.post(format!("{url}{route}"));
+        match self.shared.settings.credentials.token_for(url) {
+            Some(token) => request.bearer_auth(token.secret()),
+            None => request,
+        }
     }
 
     async fn get<T: DeserializeOwned>(&self, url: &str, route: &str) -> Result<T, AttemptError> {

@@ -1,11 +1,14 @@
 //! Which nodes there are, and the numbers of the client.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
 use reqwest::Url;
+use rustls::pki_types::CertificateDer;
 
 use super::error::ClientError;
+use crate::config::secrets::AdminToken;
 use crate::id::NodeId;
 
 /// A node as the client finds it.
@@ -13,21 +16,21 @@ use crate::id::NodeId;
 pub struct NodeAddress {
     /// Its id where it is known; otherwise learned from its first answer.
     pub node: Option<NodeId>,
-    /// `http://HOST:PORT`, without a path.
+    /// `http://HOST:PORT` or `https://HOST:PORT`, without a path.
     pub url: String,
 }
 
 impl FromStr for NodeAddress {
     type Err = ClientError;
 
-    /// Takes `http://HOST:PORT` and `HOST:PORT`.
+    /// Takes `http://HOST:PORT`, `https://HOST:PORT` and `HOST:PORT`, which stands for the first.
     fn from_str(text: &str) -> Result<Self, ClientError> {
         let text = text.trim();
         let full = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
         let wrong = |reason: String| ClientError::BadAddress { address: text.to_owned(), reason };
         let url = Url::parse(&full).map_err(|error| wrong(error.to_string()))?;
-        if url.scheme() != "http" {
-            return Err(wrong(format!("nodes speak http, not {}", url.scheme())));
+        if !["http", "https"].contains(&url.scheme()) {
+            return Err(wrong(format!("nodes speak http and https, not {}", url.scheme())));
         }
         if url.path() != "/" || url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() {
             return Err(wrong("only host and port are expected".into()));
@@ -63,6 +66,29 @@ pub struct ClientSettings {
     pub query_timeout: Duration,
     /// Seed of the generator for back-off and ties.
     pub seed: u64,
+    /// What the client shows, and whom it believes.
+    pub credentials: ClientCredentials,
+}
+
+/// What a client shows to nodes, and whom it believes.
+#[derive(Clone, Debug, Default)]
+pub struct ClientCredentials {
+    /// The authorities whose certificates a node with TLS may show.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// Shown where it stays secret: to nodes with TLS in every call, to nodes on loopback in those that administer.
+    pub token: Option<AdminToken>,
+}
+
+impl ClientCredentials {
+    /// The token for a call that administers; none for an address to which it would travel in clear.
+    pub(super) fn token_for(&self, url: &str) -> Option<&AdminToken> {
+        let url = Url::parse(url).ok()?;
+        let is_loopback = match url.host_str()? {
+            "localhost" => true,
+            host => host.trim_matches(['[', ']']).parse().is_ok_and(|address: IpAddr| address.is_loopback()),
+        };
+        self.token.as_ref().filter(|_| is_loopback || url.scheme() == "https")
+    }
 }
 
 impl ClientSettings {
@@ -81,6 +107,7 @@ impl ClientSettings {
             answer_limit: 160 * 1024 * 1024,
             query_timeout: Duration::from_secs(1),
             seed,
+            credentials: ClientCredentials::default(),
         }
     }
 }
@@ -95,11 +122,30 @@ mod tests {
             assert_eq!(text.parse::<NodeAddress>().unwrap().url, "http://127.0.0.1:8001", "{text}");
         }
         assert_eq!("localhost:8001".parse::<NodeAddress>().unwrap().url, "http://localhost:8001");
+        assert_eq!("https://10.0.0.1:8001/".parse::<NodeAddress>().unwrap().url, "https://10.0.0.1:8001");
+    }
+
+    #[test]
+    fn the_token_never_travels_in_clear() {
+        let token = Some(AdminToken::fresh().unwrap());
+        let credentials = ClientCredentials { authorities: Vec::new(), token };
+        for (url, shown) in [
+            ("http://127.0.0.1:8001", true),
+            ("http://[::1]:8001", true),
+            ("http://localhost:8001", true),
+            ("https://10.0.0.1:8001", true),
+            ("http://10.0.0.1:8001", false),
+            ("http://localhost.evil.example:8001", false),
+            ("http://127.0.0.1.evil.example:8001", false),
+        ] {
+            assert_eq!(credentials.token_for(url).is_some(), shown, "{url}");
+        }
+        assert!(ClientCredentials::default().token_for("https://10.0.0.1:8001").is_none());
     }
 
     #[test]
     fn what_is_no_address_is_refused_by_name() {
-        for text in ["", "https://127.0.0.1:8001", "127.0.0.1:8001/status", "127.0.0.1:99999", "http://a:1?x=1"] {
+        for text in ["", "ftp://127.0.0.1:8001", "127.0.0.1:8001/status", "127.0.0.1:99999", "http://a:1?x=1"] {
             let error = text.parse::<NodeAddress>().unwrap_err().to_string();
             assert!(error.contains(&format!("\"{text}\"")), "{error}");
         }

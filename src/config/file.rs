@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::secrets::{self, NodeSecrets, SecretsError};
 use crate::id::NodeId;
 use crate::protocol::sync::FailCommand;
 
@@ -63,8 +64,12 @@ pub enum ConfigError {
 pub struct ClusterConfig {
     /// Directory of the nodes' data and of the secrets.
     pub data: PathBuf,
+    /// The bundle of secrets of this machine's node, from `cloud-node init`; without it the nodes make their own in `data`.
+    pub secrets: Option<PathBuf>,
     /// The nodes.
     pub nodes: Vec<ConfiguredNode>,
+    /// How people and programs are served.
+    pub http: HttpRules,
     /// Numbers of the election.
     pub election: ElectionNumbers,
     /// Numbers of the image jobs.
@@ -94,6 +99,45 @@ impl ConfiguredNode {
     /// Where it listens for other nodes.
     pub fn peer_address(&self) -> SocketAddr {
         self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(PEER_PORT_DISTANCE)))
+    }
+}
+
+/// How people and programs are served.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpRules {
+    /// When HTTP is TLS.
+    pub tls: HttpTls,
+    /// Names that `Host` may say besides addresses and `localhost`: those of a proxy.
+    pub hosts: Vec<String>,
+}
+
+/// When HTTP is TLS, with the node's certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HttpTls {
+    /// Off loopback.
+    #[default]
+    Auto,
+    /// On loopback too; then every call needs the admin token there as well.
+    Always,
+    /// Never, because a proxy on the same machine does it. Every call needs the admin token.
+    Never,
+}
+
+impl HttpRules {
+    /// Whether an address is served with TLS.
+    pub fn is_tls(&self, address: SocketAddr) -> bool {
+        match self.tls {
+            HttpTls::Auto => !address.ip().is_loopback(),
+            HttpTls::Always => true,
+            HttpTls::Never => false,
+        }
+    }
+
+    /// Whether every call to an address needs the admin token, not only those that administer.
+    pub fn needs_token(&self, address: SocketAddr) -> bool {
+        self.tls != HttpTls::Auto || !address.ip().is_loopback()
     }
 }
 
@@ -222,7 +266,9 @@ impl Default for ClusterConfig {
         };
         ClusterConfig {
             data: PathBuf::from("data"),
+            secrets: None,
             nodes: (1..=3).map(node).collect(),
+            http: HttpRules::default(),
             election: ElectionNumbers::default(),
             jobs: JobNumbers::default(),
             failures: FailureNumbers::default(),
@@ -452,9 +498,26 @@ impl ClusterConfig {
         })
     }
 
+    /// Where people and programs find a node: `http://IP:PORT`, or `https` where that is served.
+    pub fn url(&self, node: &ConfiguredNode) -> String {
+        let scheme = if self.http.is_tls(node.http) { "https" } else { "http" };
+        format!("{scheme}://{}", node.http)
+    }
+
     /// Where the secrets of this machine's nodes lie.
     pub fn secrets_directory(&self) -> PathBuf {
-        self.data.join("cluster")
+        self.secrets.clone().unwrap_or_else(|| self.data.join("cluster"))
+    }
+
+    /// The secrets of a node: from its bundle if there is one, else of this machine, where they are made if need be.
+    ///
+    /// # Errors
+    /// They cannot be used.
+    pub fn node_secrets(&self, node: NodeId) -> Result<NodeSecrets, SecretsError> {
+        match &self.secrets {
+            Some(bundle) => secrets::of_bundle(bundle, node),
+            None => secrets::of_one_machine(&self.secrets_directory(), node),
+        }
     }
 
     /// Where a node keeps its log and snapshots.
@@ -505,6 +568,28 @@ mod tests {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn off_loopback_people_and_programs_are_served_with_tls_and_a_token() {
+        let here: SocketAddr = "127.0.0.1:8001".parse().unwrap();
+        let (anywhere, elsewhere) = ("0.0.0.0:8001".parse().unwrap(), "10.0.0.1:8001".parse().unwrap());
+        let rules = |tls| HttpRules { tls, hosts: Vec::new() };
+        for (tls, address, is_tls, needs_token) in [
+            (HttpTls::Auto, here, false, false),
+            (HttpTls::Auto, elsewhere, true, true),
+            (HttpTls::Auto, anywhere, true, true),
+            (HttpTls::Always, here, true, true),
+            // Whom a proxy serves may come from anywhere.
+            (HttpTls::Never, here, false, true),
+            (HttpTls::Never, elsewhere, false, true),
+        ] {
+            let rules = rules(tls);
+            assert_eq!((rules.is_tls(address), rules.needs_token(address)), (is_tls, needs_token), "{tls:?} {address}");
+        }
+        let file = "[http]\ntls = \"always\"\n[[nodes]]\nid = 1\nhttp = \"127.0.0.1:8001\"\n";
+        let config = parse(file).unwrap();
+        assert_eq!(config.url(&config.nodes[0]), "https://127.0.0.1:8001");
     }
 
     #[test]

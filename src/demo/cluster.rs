@@ -19,7 +19,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use thiserror::Error;
 
-use crate::config::secrets::{KeyBytes, SecretsError, read_cluster_key};
+use crate::config::secrets::{self, AdminToken, KeyBytes, NodeSecrets, SecretsError};
 use crate::config::{ClusterConfig, ConfiguredNode, FailureNumbers, JobNumbers};
 use crate::id::NodeId;
 use crate::node::{self, END_OF_FAILURE, NodeOptions};
@@ -58,7 +58,7 @@ pub enum ClusterError {
         /// The last lines of it.
         tail: String,
     },
-    /// The key of the new cluster cannot be read.
+    /// The secrets of the new cluster cannot be made.
     #[error(transparent)]
     Secrets(#[from] SecretsError),
 }
@@ -121,6 +121,8 @@ pub struct OwnCluster {
     directory: PathBuf,
     config: ClusterConfig,
     logs: PathBuf,
+    /// Made before any node starts, so that they are there for the clients too.
+    secrets: NodeSecrets,
     children: Vec<(NodeId, Child)>,
     lines: Lines,
 }
@@ -140,9 +142,22 @@ impl OwnCluster {
             failures: plan.failures.clone(),
             ..ClusterConfig::default()
         };
+        let secrets = match secrets::of_one_machine(&config.secrets_directory(), NodeId(1)) {
+            Ok(secrets) => secrets,
+            Err(error) => {
+                remove(&directory);
+                return Err(error.into());
+            }
+        };
         // From here on a return drops the cluster, which cleans up.
-        let mut cluster =
-            OwnCluster { directory, config, logs: plan.logs.clone(), children: Vec::new(), lines: Lines::default() };
+        let mut cluster = OwnCluster {
+            directory,
+            config,
+            logs: plan.logs.clone(),
+            secrets,
+            children: Vec::new(),
+            lines: Lines::default(),
+        };
         let text = toml::to_string(&cluster.config).map_err(std::io::Error::other).map_err(system(CONFIG_FILE))?;
         let path = cluster.directory.join(CONFIG_FILE);
         fs::write(&path, text).map_err(system(path.display().to_string()))?;
@@ -198,12 +213,14 @@ impl OwnCluster {
         self.config.nodes.iter().map(|node| (node.id, node.http)).collect()
     }
 
-    /// The cluster's key, with which the demo opens every seal; there once a node has started.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn key(&self) -> Result<KeyBytes, ClusterError> {
-        Ok(read_cluster_key(&self.config.secrets_directory().join("cluster.key"))?)
+    /// The cluster's key, with which the demo opens every seal.
+    pub fn key(&self) -> &KeyBytes {
+        &self.secrets.cluster_key
+    }
+
+    /// The cluster's admin token, with which the demo makes nodes fail.
+    pub fn token(&self) -> &AdminToken {
+        &self.secrets.admin_token
     }
 
     /// Sees whether a node has ended by itself.

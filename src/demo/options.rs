@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, ValueEnum};
 use thiserror::Error;
 
+use crate::client::ClientCredentials;
+use crate::config::secrets::{self, AdminToken, SecretsError};
 use crate::demo::threshold::Threshold;
 
 const EXAMPLES: &str = "\
@@ -60,6 +62,12 @@ pub struct Arguments {
     /// With --attach: the key with which sealed answers are opened to check them. Default: data/cluster/cluster.key.
     #[arg(long, value_name = "PATH", requires = "attach")]
     pub cluster_key: Option<PathBuf>,
+    /// With --attach: the certificate of the cluster's authority, for https addresses.
+    #[arg(long, env = "CLOUD_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// With --attach: the file of the cluster's admin token. Default: data/cluster/admin.token, if it is there.
+    #[arg(long, env = "CLOUD_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Directory of the report. Default: runs/TIME-ID.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -183,8 +191,18 @@ pub enum UsageError {
         why: String,
     },
     /// Not an address.
-    #[error("--attach \"{0}\" is not an address: use http://HOST:PORT, several of them separated by commas")]
+    #[error(
+        "--attach \"{0}\" is not an address: use http://HOST:PORT or https://HOST:PORT, several of them separated by commas"
+    )]
     Address(String),
+    /// A file of the attached cluster that cannot be used.
+    #[error("{flag}: {why}")]
+    Secret {
+        /// The flag that names it.
+        flag: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
 }
 
 /// Where the nodes come from.
@@ -197,7 +215,7 @@ pub enum Target {
     },
     /// A running cluster.
     Attached {
-        /// HTTP addresses as `http://host:port`.
+        /// HTTP addresses as `http://host:port` or `https://host:port`.
         addresses: Vec<String>,
     },
 }
@@ -214,7 +232,9 @@ pub struct Options {
     /// The seed.
     pub seed: u64,
     /// The key of an attached cluster, where answers are to be checked with it.
-    pub cluster_key: Option<crate::config::secrets::KeyBytes>,
+    pub cluster_key: Option<secrets::KeyBytes>,
+    /// What an attached cluster is shown, and whom the demo believes there.
+    pub credentials: ClientCredentials,
 }
 
 impl Options {
@@ -222,6 +242,8 @@ impl Options {
     pub const TOTAL_LIMIT: u64 = 5_000_000;
     /// Where the key of a cluster on this machine lies.
     pub const DEFAULT_KEY: &str = "data/cluster/cluster.key";
+    /// Where its admin token lies.
+    pub const DEFAULT_TOKEN: &str = "data/cluster/admin.token";
 
     /// Checks the arguments and fills in the defaults; `fresh_seed` is taken where no seed is given.
     ///
@@ -247,7 +269,7 @@ impl Options {
         let opens_seals = arguments.op != WorkMix::Label && arguments.verify != Verify::None;
         let cluster_key = if is_attached && opens_seals {
             let path = arguments.cluster_key.as_deref().unwrap_or(Path::new(Self::DEFAULT_KEY));
-            let key = crate::config::secrets::read_cluster_key(path).map_err(|error| UsageError::NoKey {
+            let key = secrets::read_cluster_key(path).map_err(|error| UsageError::NoKey {
                 verify: arguments.verify.to_string(),
                 looked_at: path.display().to_string(),
                 why: error.to_string(),
@@ -261,16 +283,27 @@ impl Options {
             failures: arguments.failures.unwrap_or(default_failures),
             seed: arguments.seed.unwrap_or(fresh_seed),
             cluster_key,
+            credentials: if is_attached { credentials(&arguments)? } else { ClientCredentials::default() },
             arguments,
         })
     }
+}
+
+/// Named files must be there; the token of a cluster on this machine is used if it is.
+fn credentials(arguments: &Arguments) -> Result<ClientCredentials, UsageError> {
+    let wrong = |flag| move |error: SecretsError| UsageError::Secret { flag, why: error.to_string() };
+    let authorities = arguments.ca.as_deref().map(secrets::read_certificates).transpose().map_err(wrong("--ca"))?;
+    let default = Path::new(Options::DEFAULT_TOKEN);
+    let token = arguments.admin_token_file.as_deref().or(Some(default).filter(|path| path.exists()));
+    let token = token.map(AdminToken::read).transpose().map_err(wrong("--admin-token-file"))?;
+    Ok(ClientCredentials { authorities: authorities.unwrap_or_default(), token })
 }
 
 fn address(text: &str) -> Result<String, UsageError> {
     let wrong = || UsageError::Address(text.to_owned());
     let trimmed = text.trim().trim_end_matches('/');
     let with_scheme = if trimmed.contains("://") { trimmed.to_owned() } else { format!("http://{trimmed}") };
-    let authority = with_scheme.strip_prefix("http://").ok_or_else(wrong)?;
+    let authority = with_scheme.strip_prefix("https://").or(with_scheme.strip_prefix("http://")).ok_or_else(wrong)?;
     let (host, port) = authority.rsplit_once(':').ok_or_else(wrong)?;
     let is_address = !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0);
     if is_address { Ok(with_scheme) } else { Err(wrong()) }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Answer, ClientSettings, Cluster, Job, NodeAddress, RequestFailed};
+use crate::client::{Answer, ClientCredentials, ClientSettings, Cluster, Job, NodeAddress, RequestFailed};
 use crate::config::FailureNumbers;
 use crate::demo::checker::ImageChecker;
 use crate::demo::clients::{Client, Counters, Load, Model, Refused, SendAll, Service};
@@ -132,7 +132,11 @@ async fn run(options: Options) -> Result<u8> {
         prepared = prepare(options) => prepared?,
         came = interrupt::came(&mut signals) => return Ok(came.exit_code()),
     };
-    let settings = ClientSettings::new(prepared.nodes.clone(), prepared.options.seed);
+    let mut settings = ClientSettings::new(prepared.nodes.clone(), prepared.options.seed);
+    settings.credentials = match &prepared.own {
+        Some(own) => ClientCredentials { authorities: Vec::new(), token: Some(own.token().clone()) },
+        None => prepared.options.credentials.clone(),
+    };
     let cluster = Cluster::new(settings.clone()).context("cannot set up the client")?;
     // A node that is away must not keep the others from being seen.
     let looking = ClientSettings { query_timeout: Duration::from_millis(300), ..settings };
@@ -326,7 +330,7 @@ async fn load(
     };
     let total = plan.total();
     let cluster_key = match &prepared.own {
-        Some(own) => Some(own.key()?),
+        Some(own) => Some(own.key().clone()),
         None => options.cluster_key.clone(),
     };
     let checker =

@@ -8,6 +8,7 @@ use actix_web::http::header::{HOST, HeaderName, ORIGIN};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
 
+use super::access::Access;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::protocol::job::route;
@@ -43,6 +44,7 @@ pub async fn silent_while_failed(
 /// page of another site).
 pub async fn only_known_hosts(
     service: web::Data<Service>,
+    access: web::Data<Access>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
@@ -50,13 +52,14 @@ pub async fn only_known_hosts(
     let header =
         |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let host = header(HOST).unwrap_or_default();
-    if !is_own_host(&host, own.ip()) {
-        let detail = format!("this node is not \"{host}\": use http://{own}");
+    if !is_own_host(&host, own.ip(), &access.hosts) {
+        let detail =
+            format!("this node is not \"{host}\": use {own}, or name the host in [http] hosts of the configuration");
         return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
     }
     if !request.method().is_safe()
         && let Some(origin) = header(ORIGIN)
-        && origin.strip_prefix("http://") != Some(host.as_str())
+        && origin.strip_prefix("https://").or(origin.strip_prefix("http://")) != Some(host.as_str())
     {
         let detail = format!("pages of {origin} may not change anything here");
         return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
@@ -64,14 +67,21 @@ pub async fn only_known_hosts(
     next.call(request).await
 }
 
-/// Whether a `Host` header names this node: its own address or a loopback name, with any port.
-fn is_own_host(host: &str, own: IpAddr) -> bool {
+/// Whether a `Host` header names this node: its own address, a loopback name or one of the configuration, with any port. A node
+/// that listens on all addresses is named by any address: it is names that can be pointed elsewhere.
+fn is_own_host(host: &str, own: IpAddr, configured: &[String]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
     let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address == own || address.is_loopback())
+    match address {
+        Ok(address) => address == own || address.is_loopback() || own.is_unspecified(),
+        Err(_) => ["localhost"]
+            .into_iter()
+            .chain(configured.iter().map(String::as_str))
+            .any(|own| own.eq_ignore_ascii_case(name)),
+    }
 }
 
 #[cfg(test)]
@@ -82,10 +92,13 @@ mod tests {
     fn own_names_pass_and_foreign_ones_do_not() {
         let own: IpAddr = [127, 0, 0, 1].into();
         for host in ["127.0.0.1:8001", "localhost", "LOCALHOST:8001", "[::1]:8001", "127.0.0.1"] {
-            assert!(is_own_host(host, own), "{host}");
+            assert!(is_own_host(host, own, &[]), "{host}");
         }
         for host in ["", "evil.example:8001", "localhost.evil.example", "10.0.0.7:8001"] {
-            assert!(!is_own_host(host, own), "{host}");
+            assert!(!is_own_host(host, own, &[]), "{host}");
         }
+        let everywhere: IpAddr = [0, 0, 0, 0].into();
+        assert!(is_own_host("10.0.0.7:8001", everywhere, &[]) && !is_own_host("evil.example", everywhere, &[]));
+        assert!(is_own_host("Cloud.example", own, &["cloud.example".to_owned()]));
     }
 }

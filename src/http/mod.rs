@@ -2,23 +2,28 @@
 //!
 //! The node stands behind one trait, [`NodeService`], which `node` implements.
 
+mod access;
 mod guard;
 mod images;
 mod kv;
 mod own;
 mod refusal;
 mod service;
+mod tls;
 mod watch;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::dev::Server;
+use actix_web::dev::{HttpServiceFactory, Server};
 use actix_web::middleware::from_fn;
 use actix_web::{App, HttpServer, Resource, Route, web};
 
+pub use access::Access;
 pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work};
+
+pub use tls::server_config;
 
 use crate::protocol::job::route;
 use crate::protocol::kv::{REQUEST_LIMIT_BYTES, route as kv_route};
@@ -32,20 +37,32 @@ const BATCH_LIMIT_BYTES: usize = 2 * REQUEST_LIMIT_BYTES;
 /// How long finished answers may take to leave after the server was told to stop, in seconds.
 const SHUTDOWN_SECONDS: u64 = 2;
 
+/// Who may come in, and how.
+#[derive(Clone, Debug)]
+pub struct Door {
+    /// Who may call what.
+    pub access: Access,
+    /// The server's side of TLS; none for HTTP in clear.
+    pub tls: Option<rustls::ServerConfig>,
+}
+
 /// Serves HTTP on a bound listener until the returned server is stopped.
 ///
 /// # Errors
 /// The system refused the listener.
-pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io::Result<Server> {
+pub fn serve(listener: TcpListener, door: Door, service: Service, workers: usize) -> std::io::Result<Server> {
     let shared = web::Data::from(Arc::new(service.clone()));
     let places = web::Data::new(watch::Places::default());
+    let access = web::Data::new(door.access);
     let app = move || {
         App::new()
             .app_data(shared.clone())
+            .app_data(access.clone())
             .app_data(places.clone())
             .app_data(web::PayloadConfig::new(REQUEST_LIMIT_BYTES))
             .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(refusal::bad_json))
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
+            .wrap(from_fn(access::as_the_address_demands))
             .wrap(from_fn(guard::only_known_hosts))
             .wrap(from_fn(guard::silent_while_failed))
             .service(at(route::ANNOUNCEMENTS, web::post().to(own::announcements)))
@@ -71,8 +88,11 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
             .service(at(route::STATUS, web::get().to(own::status)))
             .service(at(route::EVENTS, web::get().to(own::events)))
             .service(at(route::ELECTIONS, web::get().to(own::elections)))
-            .service(at(route::FAIL, web::post().to(own::fail)))
-            .service(at(route::FAULTS, web::get().to(own::faults)).route(web::post().to(own::set_faults)))
+            .service(administrative(route::FAIL, web::post().to(own::fail)))
+            .service(
+                at(route::FAULTS, web::get().to(own::faults))
+                    .route(web::post().to(own::set_faults).wrap(from_fn(access::administrators_only))),
+            )
             .service(at(route::LIVEZ, web::get().to(own::livez)))
             .service(at(route::READYZ, web::get().to(own::readyz)))
             .default_service(web::to(refusal::no_such_route))
@@ -83,13 +103,20 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
         .client_request_timeout(Duration::from_secs(5))
         .keep_alive(Duration::from_secs(75))
         .shutdown_timeout(SHUTDOWN_SECONDS)
-        .disable_signals()
-        .listen(listener)?
-        .run();
-    Ok(server)
+        .disable_signals();
+    let server = match door.tls {
+        Some(tls) => server.listen_rustls_0_23(listener, tls)?,
+        None => server.listen(listener)?,
+    };
+    Ok(server.run())
 }
 
 /// One route; another method is told that it is wrong here.
 fn at(path: &str, route: Route) -> Resource {
     web::resource(path).route(route).default_service(web::to(refusal::no_such_method))
+}
+
+/// One route that administers: it needs the admin token wherever it is called from.
+fn administrative(path: &str, route: Route) -> impl HttpServiceFactory + 'static {
+    at(path, route).wrap(from_fn(access::administrators_only))
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use actix_web::error::{JsonPayloadError, QueryPayloadError};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -42,6 +42,9 @@ impl ResponseError for Refusal {
         response.insert_header((CONTENT_TYPE, "application/problem+json"));
         if let Some(milliseconds) = self.0.retry_after_ms {
             response.insert_header((RETRY_AFTER, milliseconds.div_ceil(1000).to_string()));
+        }
+        if self.0.code == ProblemCode::Unauthorized {
+            response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
         response.body(serde_json::to_vec(&self.0).unwrap_or_default())
     }

@@ -1,11 +1,13 @@
 //! The ledger as HTTP reaches it: writes and reads at the leader, or the way there.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::core::ledger::Page;
 use crate::http::{Found, NotHere, Question};
+use crate::id::NodeId;
 use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::raft::{ProposeError, RaftNode};
@@ -27,6 +29,8 @@ pub struct Ledger {
     pub raft: RaftNode,
     /// What is known of the node.
     pub shared: Arc<Shared>,
+    /// Where the nodes answer, as `http://host:port` or `https://…`.
+    pub bases: Arc<BTreeMap<NodeId, String>>,
 }
 
 impl Ledger {
@@ -61,8 +65,8 @@ impl Ledger {
 
     fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            ProposeError::NotLeader { leader: Some(leader) } => match self.shared.addresses.get(&leader.node) {
-                Some(address) => return NotHere::Leader { node: leader.node, base: format!("http://{address}") },
+            ProposeError::NotLeader { leader: Some(leader) } => match self.bases.get(&leader.node) {
+                Some(base) => return NotHere::Leader { node: leader.node, base: base.clone() },
                 None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
             },
             ProposeError::NotLeader { leader: None } => self.nobody_leads(),

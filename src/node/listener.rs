@@ -1,4 +1,5 @@
-//! The inbound side of the node protocol: whoever connects is greeted within a deadline, or closed with one line in the log.
+//! The inbound side of the node protocol: whoever connects proves which node it is, within a deadline, or is closed with one line
+//! in the log.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use thiserror::Error;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
@@ -21,8 +22,10 @@ use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, NodeFrame, Opaque, Purpose, Refusal, Welcome};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
+use crate::time::{self, Moment};
 use crate::transport::Gate;
 use crate::transport::faults::{Faults, Outlet};
+use crate::transport::tls::{Accepted, NodeTls, PeerStream};
 use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
 
 /// Requests of one connection that may be worked on at the same time; further ones wait in the socket.
@@ -61,9 +64,14 @@ pub struct ListenerSettings {
     pub nodes: Vec<NodeId>,
     /// Connections at the same time (256); further ones wait in the system's queue.
     pub connections: usize,
-    /// How long a caller may take to say who it is (1 s).
+    /// How long a caller may take to say who it is, TLS included (1 s).
     pub greeting_timeout: Duration,
+    /// What this node shows to callers, and whom it believes.
+    pub tls: NodeTls,
 }
+
+type Reader = FrameReader<ReadHalf<PeerStream>>;
+type Writer = WriteHalf<PeerStream>;
 
 /// Why a connection was closed.
 #[derive(Debug, Error)]
@@ -135,15 +143,16 @@ impl<I: Inbound> Listener<I> {
         if stream.set_nodelay(true).is_err() {
             return;
         }
-        let (reader, mut writer) = stream.into_split();
-        let mut reader = FrameReader::new(reader);
         if self.gate.is_shut() {
             // A failed node takes the connection and never answers, not even later.
-            return reader.discard().await;
+            return FrameReader::new(stream).discard().await;
         }
-        let hello = match self.greet(&mut reader, &mut writer).await {
+        let began = time::now();
+        let Some(Accepted { stream, node }) = self.authenticate(stream, from).await else { return };
+        let (reader, mut writer) = tokio::io::split(stream);
+        let mut reader = FrameReader::new(reader);
+        let hello = match self.greet(node, began, &mut reader, &mut writer).await {
             Ok(Some(hello)) => hello,
-            // A probe: it connects, says nothing and leaves.
             Ok(None) => return,
             Err(_) if self.gate.is_shut() => return reader.discard().await,
             // Over a cut link nothing is answered, not even a connection.
@@ -194,11 +203,27 @@ impl<I: Inbound> Listener<I> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// TLS. None if the caller leaves without a word, as a probe does, or is not let in, of which the log speaks.
+    async fn authenticate(&self, stream: TcpStream, from: SocketAddr) -> Option<Accepted> {
+        let (limit, me) = (self.settings.greeting_timeout, self.settings.me.node);
+        match tokio::time::timeout(limit, self.settings.tls.accept(stream)).await {
+            Ok(Ok(accepted)) => return accepted,
+            Ok(Err(refused)) => {
+                log::warn!("node {me}: closed a connection from {from}: {}", refused.why);
+                refused.leave(WRITE_TIMEOUT).await;
+            }
+            Err(_) => log::warn!("node {me}: closed a connection from {from}: {}", Closed::Mute(limit)),
+        }
+        None
+    }
+
     /// Preamble and hello in, preamble and welcome out; none if the caller leaves without a word.
     async fn greet(
         &self,
-        reader: &mut FrameReader<OwnedReadHalf>,
-        writer: &mut OwnedWriteHalf,
+        certified: NodeId,
+        began: Moment,
+        reader: &mut Reader,
+        writer: &mut Writer,
     ) -> Result<Option<Hello>, Closed> {
         let limit = self.settings.greeting_timeout;
         let hello = async {
@@ -214,13 +239,14 @@ impl<I: Inbound> Listener<I> {
                 }
             }
         };
-        let hello = tokio::time::timeout(limit, hello).await.map_err(|_| Closed::Mute(limit))??;
+        let left = limit.saturating_sub(time::now().since(began));
+        let hello = tokio::time::timeout(left, hello).await.map_err(|_| Closed::Mute(limit))??;
         let Some(hello) = hello else { return Ok(None) };
 
         if self.faults.is_cut(hello.member.node) {
             return Err(Closed::Cut(hello.member.node));
         }
-        let refusal = self.refusal(&hello);
+        let refusal = self.refusal(&hello, certified);
         let welcome = match &refusal {
             None => Welcome::Accepted { member: self.settings.me },
             Some(refusal) => Welcome::Refused(refusal.clone()),
@@ -234,10 +260,12 @@ impl<I: Inbound> Listener<I> {
         }
     }
 
-    fn refusal(&self, hello: &Hello) -> Option<Refusal> {
+    fn refusal(&self, hello: &Hello, certified: NodeId) -> Option<Refusal> {
         let here = self.settings.me.node;
         let caller = hello.member.node;
-        if caller == here {
+        if caller != certified {
+            Some(Refusal::NotCertified { claimed: caller, certified })
+        } else if caller == here {
             Some(Refusal::SameNode { node: here })
         } else if !self.settings.nodes.contains(&caller) {
             Some(Refusal::UnknownNode { here, caller })
@@ -249,12 +277,7 @@ impl<I: Inbound> Listener<I> {
     }
 
     /// Works on frames until the peer ends the connection.
-    async fn frames(
-        &self,
-        hello: &Hello,
-        mut reader: FrameReader<OwnedReadHalf>,
-        mut writer: OwnedWriteHalf,
-    ) -> Result<(), Closed> {
+    async fn frames(&self, hello: &Hello, mut reader: Reader, mut writer: Writer) -> Result<(), Closed> {
         let peer = hello.member.node;
         let mut outlet = Outlet::new(self.faults.clone(), peer);
         let mut answers = FuturesUnordered::new();

@@ -37,10 +37,11 @@ pub enum NodeError {
     /// The Raft log.
     #[error(transparent)]
     Raft(#[from] crate::raft::RaftError),
-    /// An address that is not loopback.
+    /// An address that is not loopback, without the secrets that it takes.
     #[error(
-        "{address} is not a loopback address: traffic between nodes and with clients is not authenticated yet, so this \
-         version listens on 127.0.0.1 only; change {key} in the configuration, or the flag {flag}"
+        "{address} is not a loopback address, and this node has only the secrets of one machine: make a bundle for each node with \
+         `cloud-node init --out DIR`, copy DIR/node-N to its machine and start it with --secrets DIR/node-N; or change {key} in \
+         the configuration, or the flag {flag}"
     )]
     NotLoopback {
         /// The address.
@@ -68,6 +69,11 @@ pub enum NodeError {
         /// Why.
         reason: String,
     },
+    /// TLS does not take the node's certificate and key.
+    #[error(
+        "the node's certificate and key do not belong together ({0}): copy its bundle again, or delete both files in data/cluster"
+    )]
+    Tls(#[from] rustls::Error),
     /// The system refused.
     #[error("the node cannot run: {0}")]
     System(String),
@@ -80,10 +86,7 @@ impl NodeError {
     }
 }
 
-/// Binds a loopback address. `SO_REUSEADDR` is set (the standard library does), so a restart at once works.
-pub(super) fn bind(address: SocketAddr, key: &'static str, flag: &'static str) -> Result<TcpListener, NodeError> {
-    if !address.ip().is_loopback() {
-        return Err(NodeError::NotLoopback { address, key, flag });
-    }
+/// Binds an address. `SO_REUSEADDR` is set (the standard library does), so a restart at once works.
+pub(super) fn bind(address: SocketAddr, flag: &'static str) -> Result<TcpListener, NodeError> {
     TcpListener::bind(address).map_err(|source| NodeError::PortInUse { address, flag, source })
 }

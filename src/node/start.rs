@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::actor::{FailureEnded, Node, Parts};
 use super::data_dir::DataDir;
 use super::desk::Desk;
+use super::exposure;
 use super::inbound::Entrance;
 use super::ledger::Ledger;
 use super::listener::{self, ListenerSettings};
@@ -23,8 +24,8 @@ use super::service::Counter;
 use super::shared::Shared;
 use super::stopping::Stopping;
 use super::worker::{self, Tools};
-use crate::config::secrets::open_or_create_cluster_key;
-use crate::config::{ClusterConfig, LimitNumbers, StrategyName};
+use crate::config::secrets::{ADMIN_TOKEN_FILE, NodeSecrets};
+use crate::config::{ClusterConfig, ConfiguredNode, LimitNumbers, StrategyName};
 use crate::core::election::{Election, FirstStart, Strategy};
 use crate::core::liveness::Liveness;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
@@ -35,7 +36,7 @@ use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
 use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
-use crate::transport::{CallError, Faults, Gate, LinkSettings, Links};
+use crate::transport::{CallError, Faults, Gate, LinkSettings, Links, NodeTls};
 
 const MIB: u64 = 1 << 20;
 
@@ -48,11 +49,16 @@ pub const END_OF_FAILURE: &str = "recover";
 /// Everything that keeps it from starting, and a fault of its disk while it runs.
 pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let configured = options.config.node(options.id)?.clone();
-    let http_socket = bind(configured.http, "nodes.http", "--listen")?;
-    let peer_socket = bind(configured.peer_address(), "nodes.peer", "--peer-listen")?;
+    if let Some(warning) = exposure::check(&options.config, &configured)? {
+        log::warn!("node {}: {warning}", options.id);
+    }
+    let http_socket = bind(configured.http, "--listen")?;
+    let peer_socket = bind(configured.peer_address(), "--peer-listen")?;
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
-    let key = open_or_create_cluster_key(&options.config.secrets_directory())?;
-    let tools = Arc::new(tools(&options.config, ClusterKey::new(key.0))?);
+    let secrets = options.config.node_secrets(options.id)?;
+    let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0))?);
+    let doors =
+        Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
@@ -62,7 +68,26 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
             .expect("a tokio runtime needs only threads, which the process can make at its start")
     };
     let system = System::with_tokio_rt(runtime);
-    system.block_on(serve(options, directory, tools, http_socket, peer_socket))
+    system.block_on(serve(options, directory, tools, doors, http_socket, peer_socket))
+}
+
+/// Who may come in, and how, at each of the two ports.
+struct Doors {
+    tls: NodeTls,
+    http: http::Door,
+}
+
+fn http_door(config: &ClusterConfig, node: &ConfiguredNode, secrets: NodeSecrets) -> Result<http::Door, NodeError> {
+    let is_tls = config.http.is_tls(node.http);
+    let tls = is_tls.then(|| http::server_config(&secrets.credentials)).transpose()?;
+    // On its own machine a path helps; to callers from elsewhere it would be wrong and none of their business.
+    let token_file = match config.secrets {
+        None => config.secrets_directory().join(ADMIN_TOKEN_FILE).display().to_string(),
+        Some(_) => format!("operator/{ADMIN_TOKEN_FILE}"),
+    };
+    let every_call = config.http.needs_token(node.http);
+    let hosts = config.http.hosts.clone();
+    Ok(http::Door { access: http::Access { token: secrets.admin_token, token_file, every_call, hosts }, tls })
 }
 
 fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeError> {
@@ -93,6 +118,7 @@ async fn serve(
     options: NodeOptions,
     directory: DataDir,
     tools: Arc<Tools>,
+    doors: Doors,
     http_socket: TcpListener,
     peer_socket: TcpListener,
 ) -> Result<(), NodeError> {
@@ -100,14 +126,20 @@ async fn serve(
     let NodeOptions { id, config, seed, .. } = &options;
     let member = directory.member();
     let address = http_socket.local_addr().map_err(system_error)?;
-    log::info!("node {id}: http://{address}, incarnation {}, seed {seed}", member.incarnation);
+    let scheme = if doors.http.tls.is_some() { "https" } else { "http" };
+    log::info!("node {id}: {scheme}://{address}, incarnation {}, seed {seed}", member.incarnation);
 
     let addresses = config.nodes.iter().map(|node| (node.id, node.http)).collect();
     let shared = Arc::new(Shared::new(member, address, addresses));
     let gate = Gate::default();
     let peers: BTreeMap<NodeId, SocketAddr> =
         config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
-    let link_settings = LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
+    let link_settings = LinkSettings {
+        me: member,
+        peers: peers.clone(),
+        connect_timeout: Duration::from_millis(200),
+        tls: doors.tls.clone(),
+    };
     let faults = Faults::new(peers.keys().copied(), seed.wrapping_add(3));
     let links = Links::open(&link_settings, gate.clone(), faults.clone());
     let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
@@ -139,6 +171,7 @@ async fn serve(
         nodes: config.nodes.iter().map(|node| node.id).collect(),
         connections: 256,
         greeting_timeout: Duration::from_secs(1),
+        tls: doors.tls,
     };
     let entrance = Arc::new(Entrance { node: node.clone(), raft: raft.clone(), shared: shared.clone() });
     let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, faults.clone(), entrance));
@@ -149,10 +182,12 @@ async fn serve(
         http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
-    let ledger = Ledger { raft: raft.clone(), shared: shared.clone() };
+    let bases = config.nodes.iter().map(|node| (node.id, config.url(node))).collect();
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), bases: Arc::new(bases) };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
     let counter = Counter { node, desk, shared, faults, limits, ledger, random };
-    let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
+    let server =
+        http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 

@@ -1,4 +1,4 @@
-//! What travels on a connection between two nodes.
+//! What travels on a connection between two nodes, inside TLS.
 //!
 //! Each side opens with the six bytes of the [`preamble`]; then come frames: a length (`u32`, big endian, at most
 //! [`LIMIT_BYTES`](crate::protocol::codec::LIMIT_BYTES)) and so many bytes in the form of [`codec`](crate::protocol::codec).
@@ -171,6 +171,16 @@ pub enum Refusal {
         asked: NodeId,
         /// Who answers.
         here: NodeId,
+    },
+    /// It greets under another name than stands in its certificate.
+    #[error(
+        "node {claimed} showed the certificate of node {certified}: give each node the secrets that were made for it"
+    )]
+    NotCertified {
+        /// The name of the greeting.
+        claimed: NodeId,
+        /// The name in the certificate.
+        certified: NodeId,
     },
 }
 

@@ -26,7 +26,9 @@ pub enum ProblemCode {
     NotFound,
     /// The route is there, but not for this method (405).
     MethodNotAllowed,
-    /// The caller may not do this: a foreign `Host` or `Origin` (403).
+    /// The call needs the admin token (401).
+    Unauthorized,
+    /// The caller may not do this: a foreign `Host` or `Origin`, or a wrong admin token (403).
     Forbidden,
     /// The job was dropped because the node failed meanwhile (503).
     Dropped,
@@ -53,6 +55,7 @@ impl ProblemCode {
     pub const fn status(self) -> u16 {
         match self {
             ProblemCode::BadRequest => 400,
+            ProblemCode::Unauthorized => 401,
             ProblemCode::Forbidden => 403,
             ProblemCode::NotFound => 404,
             ProblemCode::MethodNotAllowed => 405,

@@ -1,15 +1,16 @@
-//! Opening a connection: TCP, preamble, hello, and a look at who answers.
+//! Opening a connection: TCP, TLS, preamble, hello, and a look at who answers.
 
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::id::{MemberId, NodeId};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Purpose, Refusal, Welcome};
+use crate::transport::tls::{NodeTls, PeerStream};
 use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
 
 /// Why there is no connection.
@@ -50,7 +51,10 @@ pub enum DialError {
 impl DialError {
     /// Whether a person has to do something about it: the configuration or a program is wrong.
     pub fn is_misconfiguration(&self) -> bool {
-        matches!(self, DialError::Unwelcome { .. } | DialError::Wire { error: WireError::Preamble(_), .. })
+        matches!(
+            self,
+            DialError::Unwelcome { .. } | DialError::Wire { error: WireError::Preamble(_) | WireError::Tls(_), .. }
+        )
     }
 }
 
@@ -58,9 +62,9 @@ impl DialError {
 #[derive(Debug)]
 pub struct Connection {
     /// From the peer.
-    pub reader: FrameReader<OwnedReadHalf>,
+    pub reader: FrameReader<ReadHalf<PeerStream>>,
     /// To the peer.
-    pub writer: OwnedWriteHalf,
+    pub writer: WriteHalf<PeerStream>,
     /// Who answers.
     pub member: MemberId,
 }
@@ -70,19 +74,21 @@ pub struct Connection {
 /// # Errors
 /// [`DialError`].
 pub async fn dial(
+    tls: &NodeTls,
     me: MemberId,
     to: NodeId,
     address: SocketAddr,
     purpose: Purpose,
     limit: Duration,
 ) -> Result<Connection, DialError> {
-    match tokio::time::timeout(limit, greet(me, to, address, purpose, limit)).await {
+    match tokio::time::timeout(limit, greet(tls, me, to, address, purpose, limit)).await {
         Ok(result) => result,
         Err(_) => Err(DialError::Silent { address, limit }),
     }
 }
 
 async fn greet(
+    tls: &NodeTls,
     me: MemberId,
     to: NodeId,
     address: SocketAddr,
@@ -95,7 +101,8 @@ async fn greet(
         _ => wire(error.into()),
     })?;
     stream.set_nodelay(true).map_err(|error| wire(error.into()))?;
-    let (reader, mut writer) = stream.into_split();
+    let stream = tls.connect(to, stream).await.map_err(|error| wire(error.into()))?;
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = FrameReader::new(reader);
 
     let mut opening = frame::preamble().to_vec();

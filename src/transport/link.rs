@@ -6,8 +6,10 @@ use std::time::Duration;
 use crate::id::{MemberId, NodeId};
 use crate::protocol::frame::Purpose;
 use crate::time::{self, Moment};
+use crate::transport::LinkSettings;
 use crate::transport::dial::{Connection, DialError, dial};
 use crate::transport::faults::{Faults, Outlet};
+use crate::transport::tls::NodeTls;
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -20,6 +22,7 @@ pub(crate) struct Link {
     pub address: SocketAddr,
     pub purpose: Purpose,
     pub connect_timeout: Duration,
+    pub tls: NodeTls,
     pub faults: Faults,
     failures: u32,
     next_attempt: Moment,
@@ -28,15 +31,21 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub fn new(
-        me: MemberId,
-        to: NodeId,
-        address: SocketAddr,
-        purpose: Purpose,
-        connect_timeout: Duration,
-        faults: Faults,
-    ) -> Self {
-        Link { me, to, address, purpose, connect_timeout, faults, failures: 0, next_attempt: Moment(0), said: None }
+    pub fn new(settings: &LinkSettings, to: NodeId, address: SocketAddr, purpose: Purpose, faults: Faults) -> Self {
+        let LinkSettings { me, connect_timeout, .. } = *settings;
+        let tls = settings.tls.clone();
+        Link {
+            me,
+            to,
+            address,
+            purpose,
+            connect_timeout,
+            tls,
+            faults,
+            failures: 0,
+            next_attempt: Moment(0),
+            said: None,
+        }
     }
 
     /// What leaves on a connection of this link.
@@ -55,7 +64,7 @@ impl Link {
             tokio::time::sleep(self.connect_timeout).await;
             Err(DialError::Silent { address: self.address, limit: self.connect_timeout })
         } else {
-            dial(self.me, self.to, self.address, self.purpose, self.connect_timeout).await
+            dial(&self.tls, self.me, self.to, self.address, self.purpose, self.connect_timeout).await
         };
         match &result {
             Ok(connection) => {

@@ -1,8 +1,9 @@
-//! Outbound node connections: to each peer one TCP connection per purpose, opened when needed and kept.
+//! Outbound node connections: to each peer one TLS connection per purpose, opened when needed and kept.
 
 pub mod dial;
 pub mod faults;
 pub mod gate;
+pub mod tls;
 pub mod wire;
 
 mod beat;
@@ -23,6 +24,7 @@ pub use self::calls::CallError;
 pub use self::dial::{ProbeOutcome, probe};
 pub use self::faults::Faults;
 pub use self::gate::Gate;
+pub use self::tls::NodeTls;
 
 use self::calls::{Outgoing, QUEUE_LIMIT};
 use self::link::Link;
@@ -43,8 +45,10 @@ pub struct LinkSettings {
     pub me: MemberId,
     /// The node-protocol address of every other node.
     pub peers: BTreeMap<NodeId, SocketAddr>,
-    /// How long opening a connection, greeting included, may take (100 ms).
+    /// How long opening a connection, TLS and greeting included, may take (200 ms).
     pub connect_timeout: Duration,
+    /// What this node shows to the others, and whom it believes.
+    pub tls: NodeTls,
 }
 
 /// All outbound connections of a node. Clones share them; they close when the last clone is dropped.
@@ -69,7 +73,7 @@ impl Links {
         let heartbeat = watch::Sender::new(None);
         let mut queues = BTreeMap::new();
         for (&to, &address) in &settings.peers {
-            let link = |purpose| Link::new(settings.me, to, address, purpose, settings.connect_timeout, faults.clone());
+            let link = |purpose| Link::new(settings, to, address, purpose, faults.clone());
             tokio::spawn(beat::run(link(Purpose::Heartbeat), gate.clone(), heartbeat.subscribe()));
             for purpose in Lane::ALL.map(Purpose::Raft).into_iter().chain([Purpose::Control]) {
                 let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);

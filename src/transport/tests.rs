@@ -7,6 +7,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::dial::{DialError, ProbeOutcome, dial, probe};
+use super::tls::for_tests::{authority, tls_of};
+use super::tls::{Accepted, TlsFault};
 use super::wire::{FrameReader, WireError, encode_frame};
 use super::{CallError, Faults, Gate, LinkSettings, Links};
 use crate::id::{Incarnation, MemberId, NodeId};
@@ -22,7 +24,9 @@ fn member(node: u16) -> MemberId {
 
 fn links_to(address: std::net::SocketAddr) -> Links {
     let peers = BTreeMap::from([(NodeId(2), address)]);
-    let settings = LinkSettings { me: member(1), peers, connect_timeout: Duration::from_millis(200) };
+    let connect_timeout = Duration::from_millis(200);
+    let tls = tls_of(&authority(), 1);
+    let settings = LinkSettings { me: member(1), peers, connect_timeout, tls };
     Links::open(&settings, Gate::default(), Faults::new([NodeId(2)], 1))
 }
 
@@ -102,20 +106,42 @@ async fn a_peer_that_never_answers_costs_the_time_limit_and_a_bounded_queue() {
 }
 
 #[tokio::test]
-async fn a_foreign_answer_is_named() {
+async fn an_answer_in_clear_is_named() {
     let foreign = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = foreign.local_addr().unwrap();
     tokio::spawn(async move {
+        let (mut stream, _) = foreign.accept().await.unwrap();
+        stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+        FrameReader::new(stream).discard().await;
+    });
+    let tls = tls_of(&authority(), 1);
+    match dial(&tls, member(1), NodeId(2), address, Purpose::Control, DEADLINE).await {
+        Err(error @ DialError::Wire { error: WireError::Tls(TlsFault::Altered(_)), .. }) => {
+            assert!(error.is_misconfiguration() && error.to_string().contains("no TLS"), "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_foreign_answer_is_named() {
+    let foreign = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = foreign.local_addr().unwrap();
+    let authority = authority();
+    let (tls, other) = (tls_of(&authority, 1), tls_of(&authority, 2));
+    tokio::spawn(async move {
         for opening in [&b"HTTP/1.1 400 Bad Request\r\n\r\n"[..], b"ICNP\x00\x07"] {
-            let (mut stream, _) = foreign.accept().await.unwrap();
+            let (stream, _) = foreign.accept().await.unwrap();
+            let Ok(Some(Accepted { mut stream, .. })) = other.accept(stream).await else { panic!("no handshake") };
             stream.write_all(opening).await.unwrap();
+            stream.flush().await.unwrap();
             // Closing with unread bytes would reset the connection before the answer is read.
             let mut hello = [0; frame::PREAMBLE_BYTES];
             tokio::io::AsyncReadExt::read_exact(&mut stream, &mut hello).await.unwrap();
             tokio::spawn(FrameReader::new(stream).discard());
         }
     });
-    let call = || dial(member(1), NodeId(2), address, Purpose::Control, DEADLINE);
+    let call = || dial(&tls, member(1), NodeId(2), address, Purpose::Control, DEADLINE);
     for expected in [PreambleError::ForeignProtocol { found: *b"HTTP" }, PreambleError::Version { theirs: 7 }] {
         match call().await {
             Err(error @ DialError::Wire { error: WireError::Preamble(_), .. }) => {

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use crate::protocol::codec::{self, CodecError, LIMIT_BYTES};
 use crate::protocol::frame::{self, PREAMBLE_BYTES, PreambleError};
 use crate::time::{self, Moment};
+use crate::transport::tls::{HandshakeError, TlsFault};
 
 /// How long a frame that has begun may take to arrive: who drips is cut off.
 pub const FRAME_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,9 +46,27 @@ pub enum WireError {
     /// The bytes are no message.
     #[error(transparent)]
     Codec(#[from] CodecError),
+    /// The other side is not who it should be, or somebody changed what it sent.
+    #[error(transparent)]
+    Tls(#[from] TlsFault),
     /// The socket failed.
     #[error("{0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
+}
+
+impl From<io::Error> for WireError {
+    fn from(error: io::Error) -> Self {
+        TlsFault::of(&error).map_or_else(|| WireError::Io(error), WireError::Tls)
+    }
+}
+
+impl From<HandshakeError> for WireError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Fault(fault) => WireError::Tls(fault),
+            HandshakeError::Io(error) => WireError::Io(error),
+        }
+    }
 }
 
 /// Reads frames. Every method may be dropped while it waits: what has arrived stays in the buffer.
@@ -167,12 +186,16 @@ pub fn encode_frame<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
     Ok(frame)
 }
 
-/// Writes all bytes within `limit`. After an error the stream is of no use any more: it may end within a frame.
+/// Writes all bytes within `limit`, through whatever keeps some back. After an error the stream is of no use any more: it may end within a frame.
 ///
 /// # Errors
 /// The socket's error, or `TimedOut`.
 pub async fn write_within<W: AsyncWrite + Unpin>(stream: &mut W, bytes: &[u8], limit: Duration) -> io::Result<()> {
-    match tokio::time::timeout(limit, stream.write_all(bytes)).await {
+    let write = async {
+        stream.write_all(bytes).await?;
+        stream.flush().await
+    };
+    match tokio::time::timeout(limit, write).await {
         Ok(result) => result,
         Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "the other side does not read")),
     }

@@ -154,7 +154,7 @@ fn an_interrupt_keeps_what_was_done_and_exits_with_130() {
 fn what_is_sealed_opens_here_with_the_key_and_tells_a_stranger_only_its_public_part() {
     let directory = tempfile::tempdir().unwrap();
     let at = |name: &str| directory.path().join(name);
-    let key = secrets::open_or_create_cluster_key(&at("cluster")).unwrap();
+    let key = secrets::of_one_machine(&at("cluster"), image_cloud::id::NodeId(1)).unwrap().cluster_key;
     let original = picture();
     let keys = SealKeys {
         cluster_key: ClusterKey::new(key.0),
@@ -176,7 +176,7 @@ fn what_is_sealed_opens_here_with_the_key_and_tells_a_stranger_only_its_public_p
     let (_, table, _) = run(directory.path(), &[], &["inspect", "sealed.png"]);
     assert!(table.contains("payload bytes") && !table.contains("cat.png"), "{table}");
 
-    let other_key = secrets::open_or_create_cluster_key(&at("other")).unwrap();
+    let other_key = secrets::of_one_machine(&at("other"), image_cloud::id::NodeId(1)).unwrap().cluster_key;
     assert_ne!(other_key, key);
     let exit_of = |arguments: &[&str]| run(directory.path(), &[], arguments).0;
     assert_eq!(exit_of(&["decrypt", "sealed.png", "--cluster-key", "other/cluster.key"]), 5);

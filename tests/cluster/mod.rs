@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
+use image_cloud::config::secrets::{Authority, Credentials, Validity};
 use image_cloud::core::election::RaftView;
 use image_cloud::id::{Load, LogPosition, MemberId, NodeId, Term};
 use image_cloud::node::data_dir::DataDir;
@@ -18,7 +19,8 @@ use image_cloud::protocol::status::{Leadership, NodeState};
 use image_cloud::protocol::sync::{StateSync, StateSyncResponse};
 use image_cloud::raft::state::ELECTIONS_LIMIT;
 use image_cloud::raft::{Command, RaftNode, RaftSettings, RaftTransport, TransportError};
-use image_cloud::transport::{CallError, Faults, Gate, LinkSettings, Links};
+use image_cloud::time::unix_millis;
+use image_cloud::transport::{CallError, Faults, Gate, LinkSettings, Links, NodeTls};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -190,6 +192,7 @@ pub struct Cluster {
     /// Ports are held until their node starts for the first time, so that no other test gets them.
     held: BTreeMap<NodeId, std::net::TcpListener>,
     pub nodes: BTreeMap<NodeId, Running>,
+    authority: Authority,
     pub snapshot_after: u64,
     pub keep_after_snapshot: u64,
     /// Chunks of snapshots that nodes have sent to one another.
@@ -207,6 +210,7 @@ impl Cluster {
             addresses: BTreeMap::new(),
             held: BTreeMap::new(),
             nodes: BTreeMap::new(),
+            authority: Authority::fresh(Validity::of_authority(unix_millis() / 1000)).unwrap(),
             snapshot_after: 5_000,
             keep_after_snapshot: 1_000,
             snapshot_chunks: Arc::default(),
@@ -264,11 +268,12 @@ impl Cluster {
         let held = self.held.remove(&node);
         let address = self.address(number);
         let nodes = self.addresses.keys().copied().collect();
+        let tls = self.tls(node);
         let (snapshot_chunks, loses_appends) = (self.snapshot_chunks.clone(), self.loses_appends.clone());
         let votes_left = self.votes_left.clone();
         let (raft, links) = runtime.block_on(async {
             let links = Links::open(
-                &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200) },
+                &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200), tls: tls.clone() },
                 gate.clone(),
                 faults.clone(),
             );
@@ -282,12 +287,20 @@ impl Cluster {
                 None => TcpListener::bind(address).await.unwrap(),
             };
             let inbound = Arc::new(Node { raft: raft.clone(), heard: heard.clone() });
-            let settings =
-                ListenerSettings { me: member, nodes, connections: 256, greeting_timeout: Duration::from_secs(1) };
+            let greeting_timeout = Duration::from_secs(1);
+            let settings = ListenerSettings { me: member, nodes, connections: 256, greeting_timeout, tls };
             tokio::spawn(listener::serve(socket, settings, gate.clone(), faults, inbound));
             (raft, links)
         });
         self.nodes.insert(node, Running { raft, links, gate, heard, member, runtime: Some(runtime), _data: data });
+    }
+
+    fn tls(&self, node: NodeId) -> NodeTls {
+        let now_s = unix_millis() / 1000;
+        let issued = self.authority.issue(node, &[], Validity::of_node(now_s)).unwrap();
+        let authority = self.authority.certificate_pem();
+        let credentials = Credentials::new(node, authority, &issued.certificate_pem, &issued.key_pem, now_s).unwrap();
+        NodeTls::new(&credentials).unwrap()
     }
 
     /// Ends a node without a word.

@@ -4,12 +4,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use image_cloud::config::secrets::AdminToken;
 use image_cloud::id::NodeId;
 use image_cloud::protocol::event::{Event, EventKind};
 use image_cloud::protocol::job::route;
@@ -24,7 +25,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// A cluster of processes.
 pub struct TestCluster {
     directory: tempfile::TempDir,
-    ports: BTreeMap<u16, u16>,
+    /// The HTTP port and the node port of each node.
+    ports: BTreeMap<u16, (u16, u16)>,
     children: BTreeMap<u16, Child>,
     http: reqwest::Client,
 }
@@ -52,7 +54,7 @@ impl TestCluster {
         let mut ports = BTreeMap::new();
         for id in 1..=nodes {
             let (http, peer) = free_ports();
-            ports.insert(id, http);
+            ports.insert(id, (http, peer));
             text += &format!("[[nodes]]\nid = {id}\nhttp = \"127.0.0.1:{http}\"\npeer = \"127.0.0.1:{peer}\"\n");
         }
         fs::write(directory.path().join("cluster.toml"), text + more).unwrap();
@@ -105,7 +107,15 @@ impl TestCluster {
     }
 
     pub fn url(&self, id: u16) -> String {
-        format!("http://127.0.0.1:{}", self.ports[&id])
+        format!("http://{}", self.http_address(id))
+    }
+
+    pub fn http_address(&self, id: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[&id].0))
+    }
+
+    pub fn peer_address(&self, id: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[&id].1))
     }
 
     pub fn signal(&self, id: u16, signal: Signal) {
@@ -152,7 +162,9 @@ impl TestCluster {
 
     pub async fn fail(&self, id: u16, duration: Duration) {
         let command = FailCommand { duration_ms: duration.as_millis() as u64 };
-        let request = self.http.post(self.url(id) + route::FAIL).header("content-type", "application/json");
+        let token = AdminToken::read(&self.directory().join("data/cluster/admin.token")).unwrap();
+        let request = self.http.post(self.url(id) + route::FAIL).bearer_auth(token.secret());
+        let request = request.header("content-type", "application/json");
         let response = request.body(serde_json::to_vec(&command).unwrap()).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 202);
     }

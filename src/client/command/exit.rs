@@ -65,7 +65,7 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
     match code {
         ProblemCode::BadRequest | ProblemCode::MethodNotAllowed => Exit::Usage,
         ProblemCode::NotFound => Exit::NotFound,
-        ProblemCode::Forbidden => Exit::Denied,
+        ProblemCode::Unauthorized | ProblemCode::Forbidden => Exit::Denied,
         ProblemCode::BadImage => Exit::Damaged,
         ProblemCode::TooLarge
         | ProblemCode::CarrierTooSmall
@@ -103,7 +103,7 @@ impl From<RequestFailed> for CommandError {
 impl From<ClientError> for CommandError {
     fn from(error: ClientError) -> Self {
         let exit = match &error {
-            ClientError::NoNodes | ClientError::BadAddress { .. } => Exit::Usage,
+            ClientError::NoNodes | ClientError::BadAddress { .. } | ClientError::NoAuthority { .. } => Exit::Usage,
             ClientError::NoRuntime | ClientError::Setup(_) => Exit::Failed,
             ClientError::UnknownNode { .. } => Exit::NotFound,
             ClientError::NoCoordinator | ClientError::NobodyAnswers { .. } => Exit::Unavailable,
@@ -129,8 +129,11 @@ impl From<SecretsError> for CommandError {
         let exit = match &error {
             SecretsError::Unusable { source, .. } => exit_of_io(source),
             SecretsError::TooOpen { .. } => Exit::Denied,
-            SecretsError::Damaged { .. } => Exit::Damaged,
-            SecretsError::NoRandomness => Exit::Failed,
+            SecretsError::Missing { .. } => Exit::NotFound,
+            SecretsError::Damaged { .. } | SecretsError::NotAToken { .. } | SecretsError::Certificate { .. } => {
+                Exit::Damaged
+            }
+            SecretsError::Exists { .. } | SecretsError::NoRandomness | SecretsError::Issuing(_) => Exit::Failed,
         };
         CommandError::new(exit, error.to_string())
     }

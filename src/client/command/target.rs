@@ -7,8 +7,9 @@ use rand::rngs::{StdRng, SysRng};
 use rand::{RngExt, SeedableRng};
 
 use super::exit::{CommandError, Exit};
-use crate::client::{ClientSettings, Cluster, NodeAddress};
-use crate::config::ClusterConfig;
+use crate::client::{ClientCredentials, ClientSettings, Cluster, NodeAddress};
+use crate::config::secrets::{ADMIN_TOKEN_FILE, AUTHORITY_FILE, AdminToken, read_certificates};
+use crate::config::{ClusterConfig, ConfiguredNode};
 use crate::id::RequestId;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -26,6 +27,12 @@ pub struct TargetArguments {
     /// Take the nodes from this file [default: config/cluster.toml where it exists, else 127.0.0.1:8001 to 8003]
     #[arg(long, global = true, env = "CLOUD_CONFIG", value_name = "FILE", help_heading = "Cluster")]
     pub config: Option<PathBuf>,
+    /// The certificate of the cluster's authority, for nodes with TLS [default: ca.pem beside the admin token]
+    #[arg(long, global = true, env = "CLOUD_CA", value_name = "FILE", help_heading = "Cluster")]
+    pub ca: Option<PathBuf>,
+    /// The file of the cluster's admin token [default: admin.token in the secrets of the configuration, as in data/cluster]
+    #[arg(long, global = true, env = "CLOUD_ADMIN_TOKEN_FILE", value_name = "FILE", help_heading = "Cluster")]
+    pub admin_token_file: Option<PathBuf>,
 }
 
 /// The cluster and a generator for request ids, seeded by the system: ids of two runs must never be the same.
@@ -46,6 +53,7 @@ impl TargetArguments {
         let mut generator = StdRng::try_from_rng(&mut SysRng)
             .map_err(|error| CommandError::new(Exit::Failed, format!("the system gives no random numbers: {error}")))?;
         let mut settings = ClientSettings::new(self.addresses()?, generator.random());
+        settings.credentials = self.credentials()?;
         settings.request_deadline = request_deadline.unwrap_or(settings.request_deadline);
         Ok(Target { cluster: Cluster::new(settings)?, generator })
     }
@@ -56,11 +64,22 @@ impl TargetArguments {
             return Ok(named.map(|text| text.parse()).collect::<Result<_, _>>()?);
         }
         let config = ClusterConfig::load(self.config.as_deref())?;
-        let address = |node: &crate::config::ConfiguredNode| NodeAddress {
-            node: Some(node.id),
-            url: format!("http://{}", node.http),
-        };
+        let address = |node: &ConfiguredNode| NodeAddress { node: Some(node.id), url: config.url(node) };
         Ok(config.nodes.iter().map(address).collect())
+    }
+
+    /// Named files must be there; the configured ones are used if they are.
+    fn credentials(&self) -> Result<ClientCredentials, CommandError> {
+        // With --nodes no configuration is needed, and a broken one must not matter.
+        let config = ClusterConfig::load(self.config.as_deref()).unwrap_or_default();
+        let configured = |name| Some(config.secrets_directory().join(name)).filter(|path: &PathBuf| path.exists());
+        let token = self.admin_token_file.clone().or_else(|| configured(ADMIN_TOKEN_FILE));
+        let beside = || token.as_ref().map(|token| token.with_file_name(AUTHORITY_FILE)).filter(|path| path.exists());
+        let authority = self.ca.clone().or_else(beside).or_else(|| configured(AUTHORITY_FILE));
+        Ok(ClientCredentials {
+            authorities: authority.as_deref().map(read_certificates).transpose()?.unwrap_or_default(),
+            token: token.as_deref().map(AdminToken::read).transpose()?,
+        })
     }
 }
 
@@ -76,7 +95,7 @@ mod tests {
         std::fs::write(&path, "[[nodes]]\nid = 7\nhttp = \"127.0.0.1:9999\"\n").unwrap();
         let from = |nodes: &[&str]| {
             let nodes = nodes.iter().map(|&text| text.to_owned()).collect();
-            TargetArguments { nodes, config: Some(path.clone()) }.addresses()
+            TargetArguments { nodes, config: Some(path.clone()), ca: None, admin_token_file: None }.addresses()
         };
         let file = from(&[]).unwrap();
         assert_eq!((file[0].node, file[0].url.as_str()), (Some(NodeId(7)), "http://127.0.0.1:9999"));
@@ -88,7 +107,12 @@ mod tests {
 
     #[test]
     fn a_named_file_that_is_missing_is_not_found() {
-        let missing = TargetArguments { nodes: Vec::new(), config: Some("no/such.toml".into()) };
+        let missing = TargetArguments {
+            nodes: Vec::new(),
+            config: Some("no/such.toml".into()),
+            ca: None,
+            admin_token_file: None,
+        };
         assert_eq!(missing.addresses().unwrap_err().exit, Exit::NotFound);
     }
 }

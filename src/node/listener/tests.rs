@@ -3,16 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::config::secrets::{Authority, Validity};
 use crate::id::{Incarnation, Load, LogPosition};
 use crate::protocol::fault::LinkFault;
 use crate::protocol::frame::Lane;
 use crate::protocol::status::NodeState;
-use crate::transport::dial::{DialError, dial};
+use crate::transport::dial::{Connection, DialError, dial};
+use crate::transport::tls::for_tests::{authority, now_s, tls_of, tls_valid};
+use crate::transport::tls::{HandshakeError, TlsFault};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 
@@ -51,6 +58,8 @@ impl Inbound for Ear {
 struct Served {
     address: SocketAddr,
     faults: Faults,
+    /// Makes the certificates of the nodes that call.
+    authority: Authority,
     ear: mpsc::UnboundedReceiver<String>,
     _task: tokio::task::JoinSet<()>,
 }
@@ -62,17 +71,19 @@ fn member(node: u16) -> MemberId {
 async fn serve_node_1(connections: usize) -> Served {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
+    let authority = authority();
     let settings = ListenerSettings {
         me: member(1),
         nodes: vec![NodeId(1), NodeId(2), NodeId(3)],
         connections,
         greeting_timeout: Duration::from_millis(300),
+        tls: tls_of(&authority, 1),
     };
     let (sender, ear) = mpsc::unbounded_channel();
     let mut task = tokio::task::JoinSet::new();
     let faults = Faults::new([NodeId(2), NodeId(3)], 1);
     task.spawn(serve(socket, settings, Gate::default(), faults.clone(), Arc::new(Ear(sender))));
-    Served { address, faults, ear, _task: task }
+    Served { address, faults, authority, ear, _task: task }
 }
 
 impl Served {
@@ -81,8 +92,34 @@ impl Served {
     }
 }
 
+impl Served {
+    /// TLS as node 2, and these bytes.
+    async fn secured(&self, bytes: &[u8]) -> PeerStream {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let mut stream = tls_of(&self.authority, 2).connect(NodeId(1), stream).await.unwrap();
+        stream.write_all(bytes).await.unwrap();
+        stream.flush().await.unwrap();
+        stream
+    }
+
+    async fn greeted(&self, purpose: Purpose) -> PeerStream {
+        let mut stream = self.secured(&hello(1, purpose)).await;
+        let mut answer = frame::preamble().to_vec();
+        answer.extend(encode_frame(&Welcome::Accepted { member: member(1) }).unwrap());
+        let mut read = vec![0; answer.len()];
+        stream.read_exact(&mut read).await.unwrap();
+        assert_eq!(read, answer);
+        stream
+    }
+
+    /// Calls with these credentials, as the node of this number.
+    async fn dial(&self, tls: &NodeTls, from: u16, to: u16) -> Result<Connection, DialError> {
+        dial(tls, member(from), NodeId(to), self.address, Purpose::Control, DEADLINE).await
+    }
+}
+
 /// Everything that the node answers until it closes the connection.
-async fn until_closed(mut stream: TcpStream) -> Vec<u8> {
+async fn until_closed(mut stream: impl AsyncRead + Unpin) -> Vec<u8> {
     let mut answer = Vec::new();
     let read = tokio::time::timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("the node closes it");
     // A reset is a close, too.
@@ -96,20 +133,15 @@ async fn raw(address: SocketAddr, bytes: &[u8]) -> TcpStream {
     stream
 }
 
+async fn send(stream: &mut PeerStream, message: &NodeFrame) {
+    stream.write_all(&encode_frame(message).unwrap()).await.unwrap();
+    stream.flush().await.unwrap();
+}
+
 fn hello(to: u16, purpose: Purpose) -> Vec<u8> {
     let mut bytes = frame::preamble().to_vec();
     bytes.extend(encode_frame(&Hello { member: member(2), to: NodeId(to), purpose }).unwrap());
     bytes
-}
-
-async fn greeted(address: SocketAddr, purpose: Purpose) -> TcpStream {
-    let mut stream = raw(address, &hello(1, purpose)).await;
-    let mut answer = frame::preamble().to_vec();
-    answer.extend(encode_frame(&Welcome::Accepted { member: member(1) }).unwrap());
-    let mut read = vec![0; answer.len()];
-    stream.read_exact(&mut read).await.unwrap();
-    assert_eq!(read, answer);
-    stream
 }
 
 fn heartbeat(node: u16, sequence: u64) -> NodeFrame {
@@ -137,7 +169,7 @@ async fn a_foreign_protocol_is_closed_without_an_answer() {
 #[tokio::test]
 async fn another_version_is_told_ours() {
     let served = serve_node_1(8).await;
-    let other = raw(served.address, b"ICNP\x00\x63").await;
+    let other = served.secured(b"ICNP\x00\x63").await;
     assert_eq!(until_closed(other).await, frame::preamble());
 }
 
@@ -149,13 +181,13 @@ async fn who_says_nothing_or_drips_is_closed_at_the_deadline() {
     let mut dripping = TcpStream::connect(served.address).await.unwrap();
     let (mut reader, mut writer) = dripping.split();
     let drip = async {
-        for byte in hello(1, Purpose::Control) {
+        // The beginning of a TLS handshake, and no more than that.
+        for byte in [0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3].into_iter().cycle() {
             if writer.write_all(&[byte]).await.is_err() {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(60)).await;
         }
-        panic!("it listened to the very end");
     };
     let closed = async { while matches!(reader.read(&mut [0; 8]).await, Ok(read) if read > 0) {} };
     tokio::select! {
@@ -171,18 +203,20 @@ async fn an_oversize_frame_is_closed_by_its_length_alone() {
     // In the greeting the limit is small ...
     let mut greeting = frame::preamble().to_vec();
     greeting.extend(1000u32.to_be_bytes());
-    assert_eq!(until_closed(raw(served.address, &greeting).await).await, b"");
+    assert_eq!(until_closed(served.secured(&greeting).await).await, b"");
     // ... and afterwards it is 1 MiB; none of the announced bytes is ever sent.
-    let mut stream = greeted(served.address, Purpose::Control).await;
+    let mut stream = served.greeted(Purpose::Control).await;
     stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+    stream.flush().await.unwrap();
     assert_eq!(until_closed(stream).await, b"");
 }
 
 #[tokio::test]
 async fn nonsense_and_misplaced_messages_are_closed() {
     let served = serve_node_1(8).await;
-    let mut nonsense = greeted(served.address, Purpose::Control).await;
+    let mut nonsense = served.greeted(Purpose::Control).await;
     nonsense.write_all(&[0, 0, 0, 2, 250, 250]).await.unwrap();
+    nonsense.flush().await.unwrap();
     assert_eq!(until_closed(nonsense).await, b"");
 
     for (purpose, message) in [
@@ -192,8 +226,8 @@ async fn nonsense_and_misplaced_messages_are_closed() {
         // In the name of somebody else.
         (Purpose::Heartbeat, heartbeat(3, 1)),
     ] {
-        let mut stream = greeted(served.address, purpose).await;
-        stream.write_all(&encode_frame(&message).unwrap()).await.unwrap();
+        let mut stream = served.greeted(purpose).await;
+        send(&mut stream, &message).await;
         assert_eq!(until_closed(stream).await, b"", "{message:?} on {purpose}");
     }
 }
@@ -201,29 +235,238 @@ async fn nonsense_and_misplaced_messages_are_closed() {
 #[tokio::test]
 async fn who_does_not_belong_here_is_told_why() {
     let served = serve_node_1(8).await;
-    let call = |from: u16, to: u16| async move {
-        match dial(member(from), NodeId(to), served.address, Purpose::Control, DEADLINE).await {
-            Err(DialError::Unwelcome { refusal, .. }) => refusal,
+    let call = async |from: u16, certified: u16| match served.dial(&tls_of(&served.authority, certified), from, 1).await
+    {
+        Err(DialError::Unwelcome { refusal, .. }) => refusal,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(call(9, 9).await, Refusal::UnknownNode { here: NodeId(1), caller: NodeId(9) });
+    assert_eq!(call(1, 1).await, Refusal::SameNode { node: NodeId(1) });
+    // With the certificate of another node of the same cluster.
+    assert_eq!(call(3, 2).await, Refusal::NotCertified { claimed: NodeId(3), certified: NodeId(2) });
+}
+
+/// What a dialler is told by its own look at the certificate, or by the listener's.
+async fn fault_of(served: &Served, tls: &NodeTls, to: u16) -> TlsFault {
+    match served.dial(tls, 2, to).await {
+        Err(error @ DialError::Wire { .. }) => {
+            assert!(error.is_misconfiguration(), "{error}");
+            let DialError::Wire { error: WireError::Tls(fault), .. } = error else { panic!("{error}") };
+            fault
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The dialler believes nobody who is not the node that it means.
+#[tokio::test]
+async fn another_node_and_another_cluster_are_told_apart_by_who_calls() {
+    let served = serve_node_1(8).await;
+    assert_eq!(fault_of(&served, &tls_of(&served.authority, 2), 3).await, TlsFault::OtherNode(NodeId(1)));
+    let other = authority();
+    let (theirs, ours) = (served.authority.cluster().to_owned(), other.cluster().to_owned());
+    assert_eq!(fault_of(&served, &tls_of(&other, 2), 1).await, TlsFault::OtherCluster { theirs, ours });
+}
+
+#[tokio::test]
+async fn an_expired_and_a_future_certificate_are_refused_on_both_sides() {
+    let served = serve_node_1(8).await;
+    let now = now_s();
+    let expired = tls_valid(&served.authority, 2, Validity { from_s: now - 200, until_s: now - 100 });
+    assert_eq!(fault_of(&served, &expired, 1).await, TlsFault::RefusesUs("CertificateExpired".to_owned()));
+    let future = tls_valid(&served.authority, 2, Validity { from_s: now + 1000, until_s: now + 2000 });
+    assert!(matches!(fault_of(&served, &future, 1).await, TlsFault::RefusesUs(_)));
+}
+
+/// What the listener itself says of callers that no honest dialler would be.
+#[tokio::test]
+async fn the_listener_names_what_is_wrong_with_a_caller() {
+    let (ours, other) = (authority(), authority());
+    let now = now_s();
+    let expired = Validity { from_s: now - 200, until_s: now - 100 };
+    let stranger = rcgen::generate_simple_self_signed(["node.example".to_owned()]).unwrap();
+    let stranger = (stranger.cert.pem(), stranger.signing_key.serialize_pem());
+    let issued = |authority: &Authority, valid| {
+        let issued = authority.issue(NodeId(2), &[], valid).unwrap();
+        (issued.certificate_pem, issued.key_pem)
+    };
+    let (theirs, ours_name) = (other.cluster().to_owned(), ours.cluster().to_owned());
+    for (shown, expected) in [
+        (Some(stranger), TlsFault::Stranger),
+        (Some(issued(&other, Validity::of_node(now))), TlsFault::OtherCluster { theirs, ours: ours_name }),
+        (Some(issued(&ours, expired)), TlsFault::Expired),
+        (None, TlsFault::NoCertificate),
+    ] {
+        assert_eq!(what_the_listener_says(&tls_of(&ours, 1), shown).await, expected);
+    }
+}
+
+/// Lets somebody call who believes any certificate.
+async fn what_the_listener_says(tls: &NodeTls, shown: Option<(String, String)>) -> TlsFault {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = socket.local_addr().unwrap();
+    let caller = tokio::spawn(async move {
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = "anybody.example".try_into().unwrap();
+        let stream = tokio_rustls::TlsConnector::from(Arc::new(credulous(shown))).connect(name, stream).await;
+        if let Ok(mut stream) = stream {
+            let _ = stream.read_u8().await;
+        }
+    });
+    let (stream, _) = socket.accept().await.unwrap();
+    let refused = tls.accept(stream).await.err().expect("it is refused");
+    let HandshakeError::Fault(fault) = refused.why else { panic!("{}", refused.why) };
+    caller.abort();
+    fault
+}
+
+/// TLS that believes everybody.
+fn credulous(shown: Option<(String, String)>) -> rustls::ClientConfig {
+    #[derive(Debug)]
+    struct Anybody;
+
+    impl ServerCertVerifier for Anybody {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, rustls::Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, rustls::Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
+
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody));
+    match shown {
+        None => builder.with_no_client_auth(),
+        Some((certificate, key)) => {
+            let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap();
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(vec![certificate], key).unwrap()
+        }
+    }
+}
+
+/// What somebody on the way does to the bytes that a node sends.
+#[derive(Clone, Copy, Debug)]
+enum OnTheWay {
+    Nothing,
+    FlipsABit,
+    SendsThemTwice,
+}
+
+/// A peer's connection through somebody who leaves the greeting alone and then does that to one piece.
+async fn through_somebody(served: &Served, what: OnTheWay) -> (Connection, oneshot::Sender<()>) {
+    let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, behind) = (socket.local_addr().unwrap(), served.address);
+    let (begin, mut begun) = oneshot::channel();
+    tokio::spawn(async move {
+        let (caller, _) = socket.accept().await.unwrap();
+        let node = TcpStream::connect(behind).await.unwrap();
+        let (mut from_caller, mut to_caller) = caller.into_split();
+        let (mut from_node, mut to_node) = node.into_split();
+        tokio::spawn(async move { tokio::io::copy(&mut from_node, &mut to_caller).await });
+        let mut piece = [0; 4096];
+        let mut done = false;
+        while let Ok(read @ 1..) = from_caller.read(&mut piece).await {
+            let acts = !done && begun.try_recv().is_ok();
+            done |= acts;
+            if acts && matches!(what, OnTheWay::FlipsABit) {
+                piece[read - 1] ^= 1;
+            }
+            let times = if acts && matches!(what, OnTheWay::SendsThemTwice) { 2 } else { 1 };
+            for _ in 0..times {
+                if to_node.write_all(&piece[..read]).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    let tls = tls_of(&served.authority, 2);
+    let connection = dial(&tls, member(2), NodeId(1), address, Purpose::Heartbeat, DEADLINE).await.unwrap();
+    (connection, begin)
+}
+
+/// TLS excludes altered and replayed frames: the connection ends, and nobody hears of the frame (or not twice).
+#[tokio::test]
+async fn a_byte_that_is_altered_or_sent_again_on_the_way_ends_the_connection() {
+    for (what, expected) in
+        [(OnTheWay::Nothing, "heartbeat 2"), (OnTheWay::FlipsABit, "closed 2"), (OnTheWay::SendsThemTwice, "closed 2")]
+    {
+        let mut served = serve_node_1(8).await;
+        let (mut connection, begin) = through_somebody(&served, what).await;
+        let mut beat = async |sequence| {
+            let frame = encode_frame(&heartbeat(2, sequence)).unwrap();
+            write_within(&mut connection.writer, &frame, DEADLINE).await.unwrap();
+        };
+        beat(1).await;
+        assert_eq!(served.hears().await, "heartbeat 1");
+        begin.send(()).unwrap();
+        beat(2).await;
+        let mut heard = served.hears().await;
+        if matches!(what, OnTheWay::SendsThemTwice) && heard == "heartbeat 2" {
+            // The first of the two may have been read before the second came.
+            heard = served.hears().await;
+        }
+        assert_eq!(heard, expected, "{what:?}");
+    }
+}
+
+/// A later connection of the same caller resumes the session, and is bound to the same node.
+#[tokio::test]
+async fn a_resumed_session_is_still_that_of_its_node() {
+    let served = serve_node_1(8).await;
+    let tls = tls_of(&served.authority, 2);
+    for _ in 0..3 {
+        let connection = served.dial(&tls, 2, 1).await.unwrap();
+        drop(connection);
+        match served.dial(&tls, 3, 1).await {
+            Err(DialError::Unwelcome { refusal: Refusal::NotCertified { certified, .. }, .. }) => {
+                assert_eq!(certified, NodeId(2));
+            }
             other => panic!("{other:?}"),
         }
-    };
-    assert_eq!(call(9, 1).await, Refusal::UnknownNode { here: NodeId(1), caller: NodeId(9) });
-    assert_eq!(call(1, 1).await, Refusal::SameNode { node: NodeId(1) });
-    assert_eq!(call(2, 3).await, Refusal::WrongNode { asked: NodeId(3), here: NodeId(1) });
+    }
 }
 
 #[tokio::test]
 async fn the_end_of_an_older_heartbeat_connection_says_nothing() {
     let mut served = serve_node_1(8).await;
-    let mut older = greeted(served.address, Purpose::Heartbeat).await;
-    older.write_all(&encode_frame(&heartbeat(2, 1)).unwrap()).await.unwrap();
+    let mut older = served.greeted(Purpose::Heartbeat).await;
+    send(&mut older, &heartbeat(2, 1)).await;
     assert_eq!(served.hears().await, "heartbeat 1");
-    let mut newer = greeted(served.address, Purpose::Heartbeat).await;
-    newer.write_all(&encode_frame(&heartbeat(2, 2)).unwrap()).await.unwrap();
+    let mut newer = served.greeted(Purpose::Heartbeat).await;
+    send(&mut newer, &heartbeat(2, 2)).await;
     assert_eq!(served.hears().await, "heartbeat 2");
 
     drop(older);
-    newer.write_all(&encode_frame(&heartbeat(2, 3)).unwrap()).await.unwrap();
+    send(&mut newer, &heartbeat(2, 3)).await;
     assert_eq!(served.hears().await, "heartbeat 3");
     drop(newer);
     assert_eq!(served.hears().await, "closed 2");
@@ -232,14 +475,14 @@ async fn the_end_of_an_older_heartbeat_connection_says_nothing() {
 #[tokio::test]
 async fn connections_are_bounded_and_a_free_place_is_used() {
     let served = serve_node_1(2).await;
-    let first = greeted(served.address, Purpose::Control).await;
-    let _second = greeted(served.address, Purpose::Heartbeat).await;
-    let mut third = raw(served.address, &hello(1, Purpose::Raft(Lane::Vote))).await;
-    let early = tokio::time::timeout(Duration::from_millis(100), third.read_u8()).await;
+    let first = served.greeted(Purpose::Control).await;
+    let _second = served.greeted(Purpose::Heartbeat).await;
+    let third = served.greeted(Purpose::Raft(Lane::Vote));
+    tokio::pin!(third);
+    let early = tokio::time::timeout(Duration::from_millis(100), &mut third).await;
     assert!(early.is_err(), "the third waits");
     drop(first);
-    let byte = tokio::time::timeout(DEADLINE, third.read_u8()).await.expect("its turn comes").unwrap();
-    assert_eq!(byte, frame::MAGIC[0]);
+    tokio::time::timeout(DEADLINE, third).await.expect("its turn comes");
 }
 
 /// A peer that opens connections and says nothing on them must not fill all places.
@@ -248,14 +491,14 @@ async fn a_peer_has_one_connection_of_a_purpose_and_the_newer_one_counts() {
     let served = serve_node_1(3).await;
     let mut silent = Vec::new();
     for _ in 0..20 {
-        silent.push(greeted(served.address, Purpose::Control).await);
+        silent.push(served.greeted(Purpose::Control).await);
     }
     let latest = silent.pop().unwrap();
     for older in silent {
         assert_eq!(until_closed(older).await, b"");
     }
-    let mut other = greeted(served.address, Purpose::Raft(Lane::Append)).await;
-    other.write_all(&encode_frame(&NodeFrame::Raft { id: 1, request: Opaque(vec![1]) }).unwrap()).await.unwrap();
+    let mut other = served.greeted(Purpose::Raft(Lane::Append)).await;
+    send(&mut other, &NodeFrame::Raft { id: 1, request: Opaque(vec![1]) }).await;
     let mut byte = [0];
     tokio::time::timeout(DEADLINE, other.read_exact(&mut byte)).await.expect("it is served").unwrap();
     drop(latest);
@@ -264,12 +507,13 @@ async fn a_peer_has_one_connection_of_a_purpose_and_the_newer_one_counts() {
 #[tokio::test]
 async fn requests_are_answered_out_of_one_another_s_way() {
     let served = serve_node_1(8).await;
-    let mut stream = greeted(served.address, Purpose::Raft(Lane::Append)).await;
-    let (reader, mut writer) = stream.split();
+    let stream = served.greeted(Purpose::Raft(Lane::Append)).await;
+    let (reader, mut writer) = tokio::io::split(stream);
     for id in 0..100 {
         let request = NodeFrame::Raft { id, request: Opaque(vec![id as u8; 1000]) };
         writer.write_all(&encode_frame(&request).unwrap()).await.unwrap();
     }
+    writer.flush().await.unwrap();
     let mut reader = FrameReader::new(reader);
     let mut seen = Vec::new();
     while seen.len() < 100 {
@@ -293,16 +537,16 @@ fn cut(cut_in: bool, cut_out: bool) -> [LinkFault; 1] {
 #[tokio::test]
 async fn over_a_cut_link_frames_are_dropped_and_the_connection_stays() {
     let mut served = serve_node_1(8).await;
-    let mut beats = greeted(served.address, Purpose::Heartbeat).await;
-    beats.write_all(&encode_frame(&heartbeat(2, 1)).unwrap()).await.unwrap();
+    let mut beats = served.greeted(Purpose::Heartbeat).await;
+    send(&mut beats, &heartbeat(2, 1)).await;
     assert_eq!(served.hears().await, "heartbeat 1");
 
     served.faults.replace(&cut(true, false)).unwrap();
-    beats.write_all(&encode_frame(&heartbeat(2, 2)).unwrap()).await.unwrap();
+    send(&mut beats, &heartbeat(2, 2)).await;
     // Long enough to be read.
     assert!(tokio::time::timeout(Duration::from_millis(100), served.ear.recv()).await.is_err());
     served.faults.replace(&[]).unwrap();
-    beats.write_all(&encode_frame(&heartbeat(2, 3)).unwrap()).await.unwrap();
+    send(&mut beats, &heartbeat(2, 3)).await;
     assert_eq!(served.hears().await, "heartbeat 3");
 }
 
@@ -310,17 +554,19 @@ async fn over_a_cut_link_frames_are_dropped_and_the_connection_stays() {
 #[tokio::test]
 async fn over_a_cut_link_no_question_is_answered() {
     let served = serve_node_1(8).await;
-    let stream = greeted(served.address, Purpose::Raft(Lane::Vote)).await;
-    let (reader, mut writer) = stream.into_split();
+    let stream = served.greeted(Purpose::Raft(Lane::Vote)).await;
+    let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = FrameReader::new(reader);
     let ask = |id| encode_frame(&NodeFrame::Raft { id, request: Opaque(vec![1]) }).unwrap();
     for cut in [cut(false, true), cut(true, false)] {
         served.faults.replace(&cut).unwrap();
         writer.write_all(&ask(1)).await.unwrap();
+        writer.flush().await.unwrap();
         let early = tokio::time::timeout(Duration::from_millis(100), reader.message::<NodeFrame>(LIMIT_BYTES)).await;
         assert!(early.is_err(), "{early:?}");
         served.faults.replace(&[]).unwrap();
         writer.write_all(&ask(2)).await.unwrap();
+        writer.flush().await.unwrap();
         let answer = tokio::time::timeout(DEADLINE, reader.message::<NodeFrame>(LIMIT_BYTES)).await.unwrap();
         assert!(matches!(answer, Ok(Some(NodeFrame::RaftResponse { id: 2, .. }))), "{answer:?}");
     }
@@ -330,17 +576,19 @@ async fn over_a_cut_link_no_question_is_answered() {
 #[tokio::test]
 async fn over_a_cut_link_connections_neither_begin_nor_end() {
     let mut served = serve_node_1(8).await;
-    let beats = greeted(served.address, Purpose::Heartbeat).await;
+    let beats = served.greeted(Purpose::Heartbeat).await;
     for cut in [cut(true, false), cut(false, true)] {
         served.faults.replace(&cut).unwrap();
-        let silent = dial(member(2), NodeId(1), served.address, Purpose::Control, Duration::from_millis(100)).await;
+        let short = Duration::from_millis(300);
+        let silent =
+            dial(&tls_of(&served.authority, 2), member(2), NodeId(1), served.address, Purpose::Control, short).await;
         assert!(matches!(silent, Err(DialError::Silent { .. })), "{silent:?}");
-        let other = dial(member(3), NodeId(1), served.address, Purpose::Control, DEADLINE).await;
+        let other = served.dial(&tls_of(&served.authority, 3), 3, 1).await;
         assert!(other.is_ok(), "{other:?}");
     }
     drop(beats);
     assert!(tokio::time::timeout(Duration::from_millis(100), served.ear.recv()).await.is_err());
     served.faults.replace(&[]).unwrap();
-    drop(greeted(served.address, Purpose::Heartbeat).await);
+    drop(served.greeted(Purpose::Heartbeat).await);
     assert_eq!(served.hears().await, "closed 2");
 }

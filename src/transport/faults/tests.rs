@@ -2,22 +2,31 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
 use super::*;
+use crate::config::secrets::Authority;
 use crate::id::{Incarnation, MemberId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Lane, NodeFrame, Welcome};
+use crate::transport::tls::for_tests::{authority, tls_of};
+use crate::transport::tls::{Accepted, NodeTls};
 use crate::transport::wire::{FrameReader, encode_frame, write_within};
 use crate::transport::{CallError, Gate, LinkSettings, Links, ProbeOutcome};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
 const TWO: NodeId = NodeId(2);
+
+/// The credentials of a node; all nodes of this file have one authority.
+fn tls(node: u16) -> NodeTls {
+    static AUTHORITY: OnceLock<Authority> = OnceLock::new();
+    tls_of(AUTHORITY.get_or_init(authority), node)
+}
 
 fn member(node: u16) -> MemberId {
     MemberId { node: NodeId(node), incarnation: Incarnation(1) }
@@ -40,12 +49,11 @@ async fn echo() -> Echo {
             let (stream, _) = socket.accept().await.unwrap();
             let counter = counter.clone();
             connections.spawn(async move {
-                let (reader, mut writer) = stream.into_split();
-                let mut reader = FrameReader::new(reader);
                 // A probe says nothing.
-                if !matches!(reader.preamble().await, Ok(true)) {
-                    return;
-                }
+                let Ok(Some(Accepted { stream, .. })) = tls(2).accept(stream).await else { return };
+                let (reader, mut writer) = tokio::io::split(stream);
+                let mut reader = FrameReader::new(reader);
+                assert!(reader.preamble().await.unwrap());
                 let _: Option<Hello> = reader.message(HELLO_LIMIT_BYTES).await.unwrap();
                 counter.fetch_add(1, Ordering::Relaxed);
                 let mut answer = frame::preamble().to_vec();
@@ -68,7 +76,8 @@ async fn echo() -> Echo {
 fn links(address: SocketAddr, faults: &[LinkFault]) -> (Links, Faults) {
     let handle = Faults::new([TWO], 7);
     handle.replace(faults).unwrap();
-    let settings = LinkSettings { me: member(1), peers: BTreeMap::from([(TWO, address)]), connect_timeout: SHORT };
+    let peers = BTreeMap::from([(TWO, address)]);
+    let settings = LinkSettings { me: member(1), peers, connect_timeout: SHORT, tls: tls(1) };
     (Links::open(&settings, Gate::default(), handle.clone()), handle)
 }
 

@@ -1,0 +1,74 @@
+//! Secrets for a cluster of several machines: one bundle for each node, and one for whoever operates it.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use super::authority::{Authority, Validity};
+use super::cluster_key::{self, CLUSTER_KEY_FILE};
+use super::files::{self, SecretDirectory};
+use super::{ADMIN_TOKEN_FILE, AUTHORITY_FILE, AdminToken, SecretsError, now_s};
+use crate::config::ConfiguredNode;
+use crate::id::NodeId;
+
+const OPERATOR: &str = "operator";
+
+/// Whether a cluster is made, or certificates of one that is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// A new cluster.
+    Create,
+    /// New certificates, also for nodes that were added: cluster key, authority and admin token stay.
+    Renew,
+}
+
+/// What was made.
+#[derive(Clone, Debug)]
+pub struct Bundles {
+    /// The operator's directory, the only one with the authority's key.
+    pub operator: PathBuf,
+    /// The directory of each node.
+    pub nodes: Vec<(NodeId, PathBuf)>,
+    /// Until when the certificates of the nodes are valid, in seconds since 1970.
+    pub valid_until_s: u64,
+}
+
+/// Makes one bundle for each of `nodes` in `out`, and the operator's; modes 0700 and 0600.
+///
+/// # Errors
+/// There is a cluster already, or none to renew, or the system refused.
+pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bundles, SecretsError> {
+    let path = out.join(OPERATOR);
+    let operator = match purpose {
+        Purpose::Create if path.exists() => return Err(SecretsError::Exists { path }),
+        Purpose::Create => {
+            SecretDirectory::create(out)?;
+            let operator = SecretDirectory::create(&path)?;
+            operator.write(CLUSTER_KEY_FILE, &cluster_key::fresh()?)?;
+            operator.write(ADMIN_TOKEN_FILE, &AdminToken::fresh()?.line())?;
+            Authority::fresh(Validity::of_authority(now_s()))?.store(&operator)?;
+            operator
+        }
+        Purpose::Renew => SecretDirectory::open(&path)?,
+    };
+    let authority = Authority::load(&operator)?;
+    let valid = Validity::of_node(now_s());
+    let mut made = Vec::new();
+    for node in nodes {
+        let path = out.join(format!("node-{}", node.id));
+        let bundle = SecretDirectory::create(&path)?;
+        for name in [CLUSTER_KEY_FILE, ADMIN_TOKEN_FILE, AUTHORITY_FILE] {
+            copy(&operator, &bundle, name)?;
+        }
+        let addresses: [IpAddr; 2] = [node.http.ip(), node.peer_address().ip()];
+        let addresses = if addresses[0] == addresses[1] { &addresses[..1] } else { &addresses[..] };
+        authority.issue(node.id, addresses, valid)?.store(&bundle, node.id)?;
+        made.push((node.id, path));
+    }
+    Ok(Bundles { operator: path, nodes: made, valid_until_s: valid.until_s })
+}
+
+fn copy(from: &SecretDirectory, to: &SecretDirectory, name: &str) -> Result<(), SecretsError> {
+    let path = from.existing(name)?;
+    let text = files::read(&path)?.ok_or(SecretsError::Damaged { path })?;
+    to.write(name, &text)
+}

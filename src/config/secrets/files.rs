@@ -1,0 +1,109 @@
+//! Files that only their owner may read, written so that a crash leaves the old one or the new one.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+
+use super::SecretsError;
+
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+
+/// Largest secret that is read, in bytes.
+const FILE_LIMIT: u64 = 64 << 10;
+
+/// A directory of secrets.
+#[derive(Debug)]
+pub(super) struct SecretDirectory(PathBuf);
+
+impl SecretDirectory {
+    /// One that must be there.
+    pub fn open(path: &Path) -> Result<Self, SecretsError> {
+        let metadata = fs::metadata(path).map_err(unusable(path))?;
+        refuse_if_open(path, &metadata, DIRECTORY_MODE)?;
+        Ok(SecretDirectory(path.to_owned()))
+    }
+
+    /// One that is made if it is not there.
+    pub fn create(path: &Path) -> Result<Self, SecretsError> {
+        fs::DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path).map_err(unusable(path))?;
+        SecretDirectory::open(path)
+    }
+
+    /// Held until the file is dropped; waits for who holds it now.
+    pub fn lock(&self) -> Result<File, SecretsError> {
+        let path = self.path("lock");
+        let mut options = OpenOptions::new();
+        let file = options.create(true).truncate(false).write(true).mode(FILE_MODE).open(&path);
+        let file = file.map_err(unusable(&path))?;
+        file.lock().map_err(unusable(&path))?;
+        Ok(file)
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    pub fn has(&self, name: &str) -> bool {
+        self.path(name).exists()
+    }
+
+    /// The path of a file that a whole directory has.
+    pub fn existing(&self, name: &str) -> Result<PathBuf, SecretsError> {
+        let path = self.path(name);
+        if path.exists() { Ok(path) } else { Err(SecretsError::Missing { path }) }
+    }
+
+    /// Writes a file, durably: it is there, with its whole content, or it is as it was.
+    pub fn write(&self, name: &str, text: &str) -> Result<(), SecretsError> {
+        let path = self.path(name);
+        let temporary = self.path(&format!("{name}.new"));
+        let write = || {
+            if let Err(error) = fs::remove_file(&temporary)
+                && error.kind() != ErrorKind::NotFound
+            {
+                return Err(error);
+            }
+            let mut file = OpenOptions::new().create_new(true).write(true).mode(FILE_MODE).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(unusable(&path))
+    }
+}
+
+/// The text of a secret; none if it is not text or far too long.
+pub(super) fn read(path: &Path) -> Result<Option<String>, SecretsError> {
+    let file = File::open(path).map_err(unusable(path))?;
+    refuse_if_open(path, &file.metadata().map_err(unusable(path))?, FILE_MODE)?;
+    let mut bytes = Vec::new();
+    file.take(FILE_LIMIT).read_to_end(&mut bytes).map_err(unusable(path))?;
+    Ok(String::from_utf8(bytes).ok())
+}
+
+/// `N` fresh random bytes.
+pub(super) fn random<const N: usize>() -> Result<[u8; N], SecretsError> {
+    let mut bytes = [0; N];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| SecretsError::NoRandomness)?;
+    Ok(bytes)
+}
+
+/// Bytes as hexadecimal digits.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub(super) fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> SecretsError {
+    let path = path.to_owned();
+    |source| SecretsError::Unusable { path, source }
+}
+
+fn refuse_if_open(path: &Path, metadata: &fs::Metadata, wanted: u32) -> Result<(), SecretsError> {
+    let mode = metadata.mode() & 0o7777;
+    if mode & !wanted == 0 { Ok(()) } else { Err(SecretsError::TooOpen { path: path.to_owned(), mode, wanted }) }
+}

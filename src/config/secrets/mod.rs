@@ -1,0 +1,171 @@
+//! The secrets of a node: a directory of mode 0700 with files of mode 0600; looser ones are refused.
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `cluster.key` | opens what the cluster sealed |
+//! | `ca.pem` | the cluster's certificate authority: whoever shows a certificate of it is one of its nodes |
+//! | `ca.key` | its key. With all nodes on one machine it lies beside the rest, else with the operator only |
+//! | `node-N.pem`, `node-N.key` | what node N shows to other nodes, and to clients off loopback |
+//! | `admin.token` | what whoever administers the cluster shows to a node |
+//!
+//! [`of_one_machine`] makes what is missing; [`of_bundle`] takes what [`bundles::make`] made for one of several machines.
+
+mod admin_token;
+mod authority;
+pub mod bundles;
+mod cluster_key;
+mod credentials;
+mod files;
+
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+pub use admin_token::{ADMIN_TOKEN_FILE, AdminToken};
+pub use authority::{Authority, NODE_YEARS, Validity};
+pub use cluster_key::{CLUSTER_KEY_FILE, KeyBytes, read_cluster_key};
+pub use credentials::{CertificateFault, Credentials, node_name, node_of_name, read_certificates};
+
+use crate::id::NodeId;
+use crate::time::unix_millis;
+use files::SecretDirectory;
+
+/// The certificate of the cluster's authority.
+pub const AUTHORITY_FILE: &str = "ca.pem";
+const AUTHORITY_KEY_FILE: &str = "ca.key";
+
+/// Why secrets cannot be used. No message holds a secret.
+#[derive(Debug, Error)]
+pub enum SecretsError {
+    /// The system refused.
+    #[error("cannot use the secrets in {path}: {source}")]
+    Unusable {
+        /// File or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// Others than the owner may get at it.
+    #[error("{path} has mode {mode:04o}, which lets others in: run chmod {wanted:o} {path}")]
+    TooOpen {
+        /// File or directory.
+        path: PathBuf,
+        /// Its mode.
+        mode: u32,
+        /// The mode that it must have at most.
+        wanted: u32,
+    },
+    /// The file is not a cluster key.
+    #[error(
+        "{path} is not a cluster key of version 1; restore it from a copy, or name another file with --cluster-key"
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file is not an admin token.
+    #[error("{path} is not an admin token, which is one line of 64 hexadecimal digits; restore it from a copy")]
+    NotAToken {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A certificate or its key cannot be used.
+    #[error("{path} cannot be used: {fault}")]
+    Certificate {
+        /// The certificate's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        fault: CertificateFault,
+    },
+    /// A bundle is not whole.
+    #[error(
+        "there is no {path}: copy the whole directory node-N that `cloud-node init` made for this node, and name it with --secrets"
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A second `init` would make a second cluster in place of the first.
+    #[error(
+        "{path} exists: `init` would make another cluster over it; add --renew for new certificates of this one, or name another --out"
+    )]
+    Exists {
+        /// What is there.
+        path: PathBuf,
+    },
+    /// The system has no random bytes.
+    #[error("the system gave no random bytes for a new secret")]
+    NoRandomness,
+    /// A certificate could not be made.
+    #[error("cannot make a certificate: {0}")]
+    Issuing(String),
+}
+
+/// What one node needs.
+#[derive(Clone, Debug)]
+pub struct NodeSecrets {
+    /// Opens what the cluster sealed.
+    pub cluster_key: KeyBytes,
+    /// Whoever administers shows it.
+    pub admin_token: AdminToken,
+    /// What the node shows to others, and whom it believes.
+    pub credentials: Credentials,
+}
+
+/// The secrets of a node whose cluster lives on this machine alone. Whoever comes first makes them, under a lock file, so that
+/// nodes which start together share them; what a newer node needs besides is added.
+///
+/// # Errors
+/// A directory or file that is too open, damaged or unusable.
+pub fn of_one_machine(directory: &Path, node: NodeId) -> Result<NodeSecrets, SecretsError> {
+    let directory = SecretDirectory::create(directory)?;
+    let _lock = directory.lock()?;
+    if !directory.has(CLUSTER_KEY_FILE) {
+        directory.write(CLUSTER_KEY_FILE, &cluster_key::fresh()?)?;
+    }
+    if !directory.has(ADMIN_TOKEN_FILE) {
+        directory.write(ADMIN_TOKEN_FILE, &AdminToken::fresh()?.line())?;
+    }
+    if !directory.has(AUTHORITY_FILE) && !directory.has(AUTHORITY_KEY_FILE) {
+        Authority::fresh(Validity::of_authority(now_s()))?.store(&directory)?;
+    }
+    if must_be_issued(&directory, node) {
+        let issued = Authority::load(&directory)?.issue(node, &[], Validity::of_node(now_s()))?;
+        issued.store(&directory, node)?;
+    }
+    load(&directory, node)
+}
+
+/// The secrets of a node from its own bundle; nothing is made.
+///
+/// # Errors
+/// A directory or file that is missing, too open, damaged or unusable.
+pub fn of_bundle(directory: &Path, node: NodeId) -> Result<NodeSecrets, SecretsError> {
+    load(&SecretDirectory::open(directory)?, node)
+}
+
+fn load(directory: &SecretDirectory, node: NodeId) -> Result<NodeSecrets, SecretsError> {
+    Ok(NodeSecrets {
+        cluster_key: cluster_key::read(directory)?,
+        admin_token: AdminToken::read(&directory.existing(ADMIN_TOKEN_FILE)?)?,
+        credentials: Credentials::read(directory, node, now_s())?,
+    })
+}
+
+/// Whether the node has no certificate yet, or one that will not do much longer.
+fn must_be_issued(directory: &SecretDirectory, node: NodeId) -> bool {
+    const AHEAD_S: u64 = 30 * authority::DAY_S;
+    let expires_soon = || {
+        let later = Credentials::read(directory, node, now_s() + AHEAD_S);
+        matches!(later, Err(SecretsError::Certificate { fault: CertificateFault::Expired { .. }, .. }))
+    };
+    directory.has(AUTHORITY_KEY_FILE) && (!directory.has(&credentials::certificate_file(node)) || expires_soon())
+}
+
+/// Wall time in seconds since 1970: certificates are valid by it.
+fn now_s() -> u64 {
+    unix_millis() / 1000
+}
+
+#[cfg(test)]
+mod tests;
