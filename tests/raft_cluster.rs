@@ -267,7 +267,7 @@ fn leadership_is_handed_over_under_load() {
             for writer in 0..4 {
                 // Some of these meet the hand-over and are refused.
                 scope.spawn(move || {
-                    (0..30).for_each(|number| drop(leader.propose(1000 * round + 100 * writer + number)))
+                    (0..30).for_each(|number| drop(leader.propose(1000 * round + 100 * writer + number)));
                 });
             }
             std::thread::sleep(Duration::from_millis(10));
