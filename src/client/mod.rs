@@ -20,7 +20,7 @@ mod view;
 
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
-pub use ledger::{Consistency, Value};
+pub use ledger::{Consistency, LookedUp, Value};
 pub use queries::{FailTarget, NodeReport};
 pub use settings::{ClientSettings, NodeAddress};
 
