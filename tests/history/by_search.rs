@@ -97,7 +97,11 @@ impl<'a> Search<'a> {
             let waiting = |at: &usize| done & (1 << at) == 0;
             // Whoever began after another one ended must stand behind it.
             let first_end = (0..self.calls.len()).filter(waiting).map(|at| self.calls[at].ended).min().unwrap_or(NEVER);
-            for at in (0..self.calls.len()).filter(waiting).take_while(|at| self.calls[*at].began <= first_end) {
+            let may_be_next = |at: &usize| waiting(at) && self.calls[*at].began <= first_end;
+            let mut next: Vec<usize> = (0..self.calls.len()).filter(may_be_next).collect();
+            // The last one here is tried first: whoever ended first; whoever never ended only if nothing else explains it.
+            next.sort_by_key(|at| std::cmp::Reverse(self.calls[*at].ended));
+            for at in next {
                 let call = self.calls[at];
                 let mut next = store.clone();
                 let told = next.answer(&call.question);

@@ -1,5 +1,7 @@
 //! What can happen to a cluster of processes, by the numbers of a seed. Each strike ends by itself: afterwards every node runs.
 
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -201,3 +201,67 @@ fn log_matching(nodes: &[(MemberId, Observed)]) -> Result<(), Violation> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use image_cloud::raft::types::Payload;
+
+    use super::super::world::{member, record};
+    use super::*;
+
+    fn entry(term: u64, index: u64, number: u64) -> Entry {
+        Entry { log_id: LogId::new_term_index(term, index), payload: Payload::Normal(record(number)) }
+    }
+
+    /// A node whose log has entries of these terms.
+    fn node(leads_in: Option<u64>, terms: &[u64], committed: Option<(u64, u64)>) -> Observed {
+        let log: BTreeMap<u64, Entry> =
+            (0..).zip(terms).map(|(index, term)| (index, entry(*term, index, index))).collect();
+        let committed = committed.map(|(index, vote)| (log[&index].log_id, vote));
+        Observed { leads_in, log, committed, ..Observed::default() }
+    }
+
+    fn applied(index: u64, number: u64) -> Option<Applied> {
+        let mut applied = Applied { last: Some(LogId::new_term_index(1, index)), ..Applied::default() };
+        applied.state.apply(1, record(number));
+        Some(applied)
+    }
+
+    /// Looks at two nodes again and again; gives the first promise that is seen broken.
+    fn broken(moments: Vec<[Observed; 2]>) -> Option<Invariant> {
+        let mut invariants = Invariants::default();
+        let mut see = |nodes: [Observed; 2]| {
+            let nodes: Vec<_> = nodes.into_iter().enumerate().map(|(index, node)| (member(index), node)).collect();
+            invariants.check(&nodes).err().map(|violation| violation.invariant)
+        };
+        moments.into_iter().find_map(&mut see)
+    }
+
+    /// Each of Raft's promises is told broken by its name when it is, and not before.
+    #[test]
+    fn each_promise_can_be_seen_broken() {
+        let follower = || node(None, &[], None);
+        let led = |terms: &[u64]| node(Some(3), terms, None);
+        assert_eq!(broken(vec![[led(&[1]), follower()], [led(&[1, 3]), node(Some(4), &[1, 4], None)]]), None);
+        assert_eq!(broken(vec![[led(&[1]), follower()], [follower(), led(&[1])]]), Some(Invariant::ElectionSafety));
+        assert_eq!(
+            broken(vec![[led(&[1, 3]), follower()], [led(&[1]), follower()]]),
+            Some(Invariant::LeaderAppendOnly)
+        );
+        let restarted = Observed { life: 1, ..led(&[1]) };
+        assert_eq!(broken(vec![[led(&[1, 3]), follower()], [restarted, follower()]]), None);
+        assert_eq!(broken(vec![[led(&[1, 3]), node(None, &[2, 3], None)]]), Some(Invariant::LogMatching));
+        assert_eq!(broken(vec![[led(&[1, 2]), node(None, &[1, 3], None)]]), None);
+        let knew = node(None, &[1, 2], Some((1, 2)));
+        assert_eq!(
+            broken(vec![[knew.clone(), follower()], [knew.clone(), led(&[1])]]),
+            Some(Invariant::LeaderCompleteness)
+        );
+        assert_eq!(broken(vec![[knew.clone(), follower()], [knew.clone(), led(&[1, 2, 3])]]), None);
+        let other = node(None, &[1, 3], Some((1, 3)));
+        assert_eq!(broken(vec![[knew, follower()], [follower(), other]]), Some(Invariant::StateMachineSafety));
+        let apply = |number| Observed { applied: applied(0, number), ..follower() };
+        assert_eq!(broken(vec![[apply(1), follower()], [apply(1), apply(1)]]), None);
+        assert_eq!(broken(vec![[apply(1), follower()], [follower(), apply(2)]]), Some(Invariant::StateMachineSafety));
+    }
+}
