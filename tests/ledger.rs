@@ -246,3 +246,26 @@ async fn too_many_writes_are_refused_at_once() {
     }
     assert!(done > 0, "what was taken is answered");
 }
+
+/// A watcher sees every change once and in order, also when the node that it watches at is killed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_at_another_node_without_a_gap() {
+    let mut cluster = TestCluster::start(3, "").await;
+    let leader = cluster.settled().await.node.0;
+    let follower = (1..=3).find(|node| *node != leader).unwrap();
+    let users = library(&cluster, &[leader]);
+    let first = users.write(id(1), &put("seen/0", "0")).await.unwrap();
+    let mut watch = library(&cluster, &[follower, leader]).watch("seen/", Some(first.revision - 1));
+    assert_eq!(watch.next().await.unwrap().key, "seen/0", "what was before is asked for by its revision");
+    for number in 1..=20u64 {
+        if number == 10 {
+            cluster.kill(follower);
+        }
+        users.write(id(100 + number), &put("other", "x")).await.unwrap();
+        let written = users.write(id(1 + number), &put(&format!("seen/{number}"), "x")).await.unwrap();
+        let changed = tokio::time::timeout(common::DEADLINE, watch.next()).await.expect("it is told").unwrap();
+        assert_eq!((changed.key, changed.revision), (format!("seen/{number}"), written.revision));
+    }
+    users.write(id(1000), &Batch { operations: vec![BatchOperation::Delete { key: "seen/1".into() }] }).await.unwrap();
+    assert_eq!(watch.next().await.unwrap().item, None);
+}

@@ -27,9 +27,9 @@ const CALLERS: usize = 50;
 const KEYS: usize = 8;
 const COUNTERS: usize = 2;
 
-/// After this a call's outcome counts as unknown. One caller of five has little: outcomes that stay unknown belong to a history.
+/// After this a call's outcome counts as unknown. One caller of ten has little: outcomes that stay unknown belong to a history.
 const PATIENCE: Duration = Duration::from_secs(5);
-const LITTLE_PATIENCE: Duration = Duration::from_millis(100);
+const LITTLE_PATIENCE: Duration = Duration::from_millis(300);
 
 /// One caller: its connections, and what it saw last, for its compare-and-swaps.
 struct Caller {
@@ -43,7 +43,7 @@ impl Caller {
     fn new(cluster: &TestCluster, nodes: u16, number: usize, seed: u64) -> Caller {
         let addresses = (1..=nodes).map(|node| cluster.url(node).parse().unwrap()).collect();
         let mut settings = ClientSettings::new(addresses, seed);
-        settings.request_deadline = if number % 5 == 1 { LITTLE_PATIENCE } else { PATIENCE };
+        settings.request_deadline = if number % 10 == 1 { LITTLE_PATIENCE } else { PATIENCE };
         let users = Cluster::new(settings).unwrap();
         Caller { number, users, rng: SmallRng::seed_from_u64(seed), last_seen: None }
     }

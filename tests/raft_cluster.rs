@@ -218,6 +218,67 @@ fn leadership_is_handed_over_to_a_ready_node_only() {
     cluster.all_recorded(&[1, 2, 3]);
 }
 
+/// E4's guard after: a transfer that gets lost leaves a leader that refuses every write. Another node's pre-vote ends that, once the
+/// lease has run out, which such a leader does not renew.
+#[test]
+fn a_lost_hand_over_is_repaired_by_a_pre_vote_of_another_node() {
+    let cluster = Cluster::begun(3);
+    let term = cluster.led_by(1);
+    cluster.commit(1, 1);
+    cluster.all_recorded(&[1]);
+    // The question where the target's log ends arrives, and nothing after it.
+    cluster.votes_left.store(1, Ordering::Relaxed);
+    let leader = cluster.node(1);
+    leader.run(leader.raft.hand_over(cluster.node(2).member)).unwrap();
+    eventually("the leader refuses writes", || leader.propose(2).err());
+    assert_eq!(leader.view().leader, Some(NodeId(1)), "it holds that it leads");
+    cluster.votes_left.store(u64::MAX, Ordering::Relaxed);
+    let after = campaign_until_led(&cluster, 3, Campaign::PreVote, None);
+    assert_eq!((cluster.led_by(3), after), (after, Term(term.0 + 1)));
+    cluster.commit(3, 3);
+    cluster.all_recorded(&[1, 3]);
+}
+
+/// A rolling restart hands over to a node that has just come back and got nothing new since.
+#[test]
+fn leadership_is_handed_over_to_a_node_that_has_just_come_back() {
+    let mut cluster = Cluster::begun(3);
+    let term = cluster.led_by(1);
+    cluster.commit(1, 1);
+    cluster.all_recorded(&[1]);
+    cluster.kill(2);
+    cluster.start(2);
+    assert_eq!(cluster.led_by(1), term);
+    let leader = cluster.node(1);
+    let to = cluster.node(2).member;
+    eventually("node 2 is ready", || leader.run(leader.raft.hand_over(to)).ok());
+    assert_eq!(cluster.led_by(2), Term(term.0 + 1));
+}
+
+/// Under load the last entries are always on their way: the target waits for them, and no acknowledged write is lost.
+#[test]
+fn leadership_is_handed_over_under_load() {
+    let cluster = Cluster::begun(3);
+    for round in 0..6 {
+        let from = eventually("somebody leads", || cluster.node(1).view().leader);
+        let to = NodeId(from.0 % 3 + 1);
+        let leader = cluster.node(from.0);
+        std::thread::scope(|scope| {
+            for writer in 0..4 {
+                // Some of these meet the hand-over and are refused.
+                scope.spawn(move || {
+                    (0..30).for_each(|number| drop(leader.propose(1000 * round + 100 * writer + number)));
+                });
+            }
+            std::thread::sleep(Duration::from_millis(10));
+            let member = cluster.node(to.0).member;
+            eventually("the hand-over is begun", || leader.run(leader.raft.hand_over(member)).ok());
+            cluster.led_by(to.0);
+        });
+        cluster.commit(to.0, 9000 + round);
+    }
+}
+
 #[test]
 fn native_elections_find_a_leader_when_they_are_on() {
     let mut cluster = Cluster::begun(3);

@@ -15,7 +15,8 @@ use image_cloud::node::{self, NodeError, NodeOptions};
     version,
     before_help = "Examples:\n  cloud-node 1                        node 1 of config/cluster.toml; 2 and 3 in other terminals\n  \
                    cloud-node 2 --listen 127.0.0.1:8012 --data /tmp/two\n  RUST_LOG=debug cloud-node 3",
-    after_help = "Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage or configuration."
+    after_help = "Ctrl-C or SIGTERM: takes no new jobs, hands over if it coordinates, finishes its jobs, stops; a second one does not wait for them.\n\
+                  Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage or configuration."
 )]
 struct Arguments {
     /// Which node of the configuration this is

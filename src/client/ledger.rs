@@ -129,15 +129,15 @@ impl Cluster {
         self.at_leader(build, exchange::send_for_json).await
     }
 
-    /// What each node has applied, as a hash, in the order of the settings.
+    /// What each node has applied, as a hash, of the settings and those that they name.
     pub async fn state_hashes(&self) -> Vec<(String, Result<StateHash, String>)> {
         let ask = async |url: &str| {
             let request = self.shared.connections.get(format!("{url}{}", route::HASH));
             let answer = timeout(ATTEMPT, exchange::send_for_json(request)).await;
             answer.unwrap_or(Err(AttemptError::Timeout(ATTEMPT))).map_err(|error| error.to_string())
         };
-        let views = self.shared.views.iter();
-        futures::future::join_all(views.map(async |view| (view.url.clone(), ask(&view.url).await))).await
+        let nodes = self.status().await.into_iter().map(|report| report.address);
+        futures::future::join_all(nodes.map(async |address| (address.clone(), ask(&address).await))).await
     }
 
     /// Exchanges with whoever leads. A node that says that there is no quorum may be cut off from those that have one, so the others

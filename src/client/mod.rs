@@ -2,7 +2,7 @@
 //!
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
-//! request from start to end), `queries` (status, events, commands), `ledger` (the key-value store). [`command`] is the `client` program.
+//! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store). [`command`] is the `client` program.
 
 mod announcer;
 mod back_off;
@@ -17,12 +17,14 @@ mod round;
 mod settings;
 mod upload;
 mod view;
+mod watch;
 
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
 pub use ledger::{Consistency, LookedUp, Value};
 pub use queries::{FailTarget, NodeReport};
 pub use settings::{ClientSettings, NodeAddress};
+pub use watch::Watch;
 
 use std::time::Duration;
 

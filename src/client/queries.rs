@@ -1,5 +1,6 @@
-//! Status, events, and the command to fail.
+//! Status, events, and the commands: to fail, and what is wrong with the links.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use futures::future::join_all;
 use futures::stream::FuturesUnordered;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
@@ -14,7 +16,9 @@ use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
 use crate::id::NodeId;
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::route;
 use crate::protocol::status::{Leadership, NodeStatus};
 use crate::protocol::sync::FailCommand;
@@ -60,8 +64,27 @@ impl fmt::Display for FailTarget {
 }
 
 impl Cluster {
-    /// Asks all nodes at once for their status; in the order of the settings.
+    /// Asks all nodes at once for their status: those of the settings in their order, then those that they name and that were not
+    /// asked.
     pub async fn status(&self) -> Vec<NodeReport> {
+        let mut reports = self.status_of_configured().await;
+        let mut others = BTreeMap::new();
+        let statuses: Vec<&NodeStatus> = reports.iter().filter_map(|report| report.result.as_ref().ok()).collect();
+        let asked: BTreeSet<NodeId> = reports.iter().filter_map(|report| report.node).collect();
+        for peer in statuses.iter().flat_map(|status| &status.peers).filter(|peer| !asked.contains(&peer.node)) {
+            if let Some(address) = &peer.address {
+                others.entry(peer.node).or_insert_with(|| format!("http://{address}"));
+            }
+        }
+        let ask = async |(node, address): (NodeId, String)| {
+            let result = self.get::<NodeStatus>(&address, route::STATUS).await.map_err(|error| error.to_string());
+            NodeReport { address, node: Some(node), result }
+        };
+        reports.extend(join_all(others.into_iter().map(ask)).await);
+        reports
+    }
+
+    async fn status_of_configured(&self) -> Vec<NodeReport> {
         let ask = async |view: &super::view::NodeView| {
             let result = self.get::<NodeStatus>(&view.url, route::STATUS).await;
             if let Ok(status) = &result {
@@ -96,19 +119,29 @@ impl Cluster {
             FailTarget::Node(node) => node,
             FailTarget::Coordinator => self.coordinator().await?.node,
         };
-        let url = self.url_of(node).await?;
         let command = FailCommand { duration_ms: duration.as_millis() as u64 };
-        let refused = |source| ClientError::Exchange { address: url.clone(), source };
-        let body = serde_json::to_vec(&command)
-            .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
-        let request = self
-            .shared
-            .connections
-            .post(format!("{url}{}", route::FAIL))
-            .header("content-type", "application/json")
-            .body(body);
-        self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
+        self.command(node, route::FAIL, &command).await?;
         Ok(node)
+    }
+
+    /// Replaces the faults of a node's links; an empty list heals them.
+    ///
+    /// # Errors
+    /// No such node, no answer, or a refusal.
+    pub async fn set_faults(&self, node: NodeId, faults: &[LinkFault]) -> Result<(), ClientError> {
+        self.command(node, route::FAULTS, faults).await
+    }
+
+    /// Posts a command to one node.
+    async fn command<T: Serialize + ?Sized>(&self, node: NodeId, route: &str, command: &T) -> Result<(), ClientError> {
+        let url = self.url_of(node).await?;
+        let refused = |source| ClientError::Exchange { address: url.clone(), source };
+        let body = serde_json::to_vec(command)
+            .map_err(|error| refused(AttemptError::BadAnswer(format!("the command cannot be written: {error}"))))?;
+        let request =
+            self.shared.connections.post(format!("{url}{route}")).header("content-type", "application/json").body(body);
+        self.within_query_timeout(exchange::send(request)).await.map_err(refused)?;
+        Ok(())
     }
 
     /// The events of one node from number `since` on, oldest first, at most 1,024: ask again from the last number + 1.
@@ -133,6 +166,31 @@ impl Cluster {
         }
         let known = reports.iter().filter_map(|report| report.result.as_ref().ok()?.coordinator);
         known.max().ok_or(ClientError::NoCoordinator)
+    }
+
+    /// The elections that the cluster remembers, the oldest first.
+    ///
+    /// # Errors
+    /// No node answers.
+    pub async fn elections(&self) -> Result<Vec<ElectionResult>, ClientError> {
+        let mut longest: Option<Vec<ElectionResult>> = None;
+        for view in &self.shared.views {
+            if let Ok(known) = self.get::<Vec<ElectionResult>>(&view.url, route::ELECTIONS).await {
+                let last = |list: &[ElectionResult]| list.last().map(|result| result.coordinator.term);
+                if longest.as_ref().is_none_or(|longest| last(longest) < last(&known)) {
+                    longest = Some(known);
+                }
+            }
+        }
+        longest.ok_or_else(|| self.nobody_answers())
+    }
+
+    /// The events of the node at `address` from number `since` on; as [`Cluster::events`].
+    ///
+    /// # Errors
+    /// No answer, or a refusal.
+    pub async fn events_at(&self, address: &str, since: u64) -> Result<Vec<Event>, AttemptError> {
+        self.get(address, &format!("{}?since={since}", route::EVENTS)).await
     }
 
     /// The error that names all addresses.

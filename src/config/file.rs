@@ -19,6 +19,12 @@ const PEER_PORT_DISTANCE: u16 = 1000;
 /// The most of any size: 1 TiB.
 const MOST_MIB: u64 = 1 << 20;
 
+/// The most jobs per worker that mean anything as a difference.
+const MOST_LOAD: f64 = 1e6;
+
+/// The longest time between two hand-overs: a year.
+const MOST_SECONDS: f64 = 31_536_000.0;
+
 /// Why a configuration cannot be used.
 #[derive(Debug, Error)]
 pub enum ConfigError {
@@ -92,7 +98,7 @@ impl ConfiguredNode {
 }
 
 /// Numbers of the election; what was measured for them stands in ARCHITECTURE.md.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ElectionNumbers {
     /// `bully` or `raft`.
@@ -117,6 +123,18 @@ pub struct ElectionNumbers {
     pub back_off_ms: u64,
     /// Without a confirmed leader for this long, Raft's native elections go on, in milliseconds.
     pub dead_man_ms: u64,
+    /// Which nodes should lead, the most wanted first; whoever is not named comes after them. Empty: load decides.
+    pub prefer: Vec<NodeId>,
+    /// A live coordinator hands over to a node that is less loaded by this much, in jobs per worker.
+    pub hand_over_margin: f64,
+    /// What leading costs a node, in jobs per worker: it would move along, so it is taken off the coordinator's load.
+    pub hand_over_cost: f64,
+    /// For how long without a break the other node must have been less loaded, or ready and preferred, in seconds.
+    pub hand_over_hold_s: f64,
+    /// After an election or a hand-over the coordinator stays for at least this long, in seconds.
+    pub hand_over_cooldown_s: f64,
+    /// A coordinator whose disk has not finished a sync for this long hands over, in milliseconds.
+    pub disk_stall_ms: u64,
 }
 
 /// The name of an election strategy in the file and on the command line.
@@ -142,6 +160,8 @@ pub struct JobNumbers {
     pub simulated_delay_ms: u64,
     /// Load added to the node's own, in jobs per worker: simulated I/O.
     pub simulated_load: f64,
+    /// How long a node that was told to stop may go on to finish its jobs, in seconds.
+    pub finish_s: f64,
     /// Answers kept for repeated request ids, in mebibytes.
     pub repeats_mib: u64,
     /// A picture file of your own in place of the Access Denied banner.
@@ -226,6 +246,12 @@ impl Default for ElectionNumbers {
             nominee_timeout_ms: 150,
             back_off_ms: 20,
             dead_man_ms: 3000,
+            prefer: Vec::new(),
+            hand_over_margin: 1.0,
+            hand_over_cost: 0.25,
+            hand_over_hold_s: 30.0,
+            hand_over_cooldown_s: 60.0,
+            disk_stall_ms: 500,
         }
     }
 }
@@ -237,6 +263,7 @@ impl Default for JobNumbers {
             waiting_per_worker: 32,
             simulated_delay_ms: 0,
             simulated_load: 0.0,
+            finish_s: 8.0,
             repeats_mib: 64,
             cover: None,
         }
@@ -332,6 +359,7 @@ impl ClusterConfig {
                 election.raft_heartbeat_ms, election.raft_election_min_ms, election.raft_election_max_ms
             ));
         }
+        self.validate_hand_over(&ids)?;
         let failures = &self.failures;
         let is_probability = (0.0..=1.0).contains(&failures.probability);
         // Written so that a NaN is refused as well.
@@ -345,7 +373,50 @@ impl ClusterConfig {
         if !self.jobs.simulated_load.is_finite() || self.jobs.simulated_load < 0.0 {
             return wrong("jobs.simulated_load must be a number of 0 or more".into());
         }
+        if !(0.0..=MOST_SECONDS).contains(&self.jobs.finish_s) {
+            return wrong(format!("jobs.finish_s is {}; use a number from 0 to {MOST_SECONDS}", self.jobs.finish_s));
+        }
         self.validate_sizes()
+    }
+
+    /// Who is preferred, and when a live coordinator hands over.
+    fn validate_hand_over(&self, known: &BTreeSet<NodeId>) -> Result<(), ConfigError> {
+        let wrong = |text: String| Err(ConfigError::Contradiction(text));
+        let election = &self.election;
+        let mut named = BTreeSet::new();
+        for node in &election.prefer {
+            if !known.contains(node) {
+                let known: Vec<String> = known.iter().map(ToString::to_string).collect();
+                return wrong(format!("election.prefer names node {node}; the nodes are {}", known.join(", ")));
+            }
+            if !named.insert(node) {
+                return wrong(format!("election.prefer names node {node} twice; give each node one place"));
+            }
+        }
+        if !election.prefer.is_empty() && election.strategy == StrategyName::Raft {
+            return wrong("election.prefer needs strategy \"bully\": with \"raft\" chance decides who leads".into());
+        }
+        for (key, value, most) in [
+            ("election.hand_over_margin", election.hand_over_margin, MOST_LOAD),
+            ("election.hand_over_cost", election.hand_over_cost, MOST_LOAD),
+            ("election.hand_over_hold_s", election.hand_over_hold_s, MOST_SECONDS),
+            ("election.hand_over_cooldown_s", election.hand_over_cooldown_s, MOST_SECONDS),
+        ] {
+            // Written so that a NaN is refused as well.
+            if !(0.0..=most).contains(&value) {
+                return wrong(format!("{key} is {value}; use a number from 0 to {most}"));
+            }
+        }
+        if election.hand_over_margin == 0.0 {
+            return wrong(
+                "election.hand_over_margin is 0: the lead would follow every change of load; use 0.01 or more".into(),
+            );
+        }
+        if election.disk_stall_ms < 50 {
+            let text = format!("election.disk_stall_ms is {}; a healthy disk may take 50 ms", election.disk_stall_ms);
+            return wrong(text);
+        }
+        Ok(())
     }
 
     /// Sizes that the nodes can add and multiply without overflow, and with which they can do anything at all.
@@ -454,6 +525,26 @@ mod tests {
         assert!(error.contains("30") && error.contains("20"), "{error}");
         let twice = "[[nodes]]\nid = 1\nhttp = \"127.0.0.1:1\"\n[[nodes]]\nid = 1\nhttp = \"127.0.0.1:2\"\n";
         assert!(parse(twice).unwrap_err().to_string().contains("stands twice"));
+    }
+
+    /// Bad input of the preferred order and of the hand-over is refused by name.
+    #[test]
+    fn wrong_preferences_and_hand_over_numbers_are_refused_by_name() {
+        for (text, name) in [
+            ("prefer = [2, 9]", "node 9; the nodes are 1, 2, 3"),
+            ("prefer = [2, 1, 2]", "node 2 twice"),
+            ("prefer = [2]\nstrategy = \"raft\"", "strategy"),
+            ("hand_over_margin = nan", "hand_over_margin"),
+            ("hand_over_margin = 0.0", "hand_over_margin"),
+            ("hand_over_cost = -1.0", "hand_over_cost"),
+            ("hand_over_hold_s = inf", "hand_over_hold_s"),
+            ("hand_over_cooldown_s = -0.5", "hand_over_cooldown_s"),
+            ("disk_stall_ms = 0", "disk_stall_ms"),
+        ] {
+            let error = parse(&format!("[election]\n{text}\n")).unwrap_err().to_string();
+            assert!(error.contains(name), "{text}: {error}");
+        }
+        assert_eq!(parse("[election]\nprefer = [3, 1]\n").unwrap().election.prefer, [NodeId(3), NodeId(1)]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod election;
 pub mod failure;
+pub mod faults;
 pub mod jobs;
 pub mod ledger;
 pub mod liveness;

@@ -50,6 +50,11 @@ pub enum Input {
     },
     /// The simulated failure is over.
     FailureOver,
+    /// The node is told to stop. A Failed one stays so: it hears nobody and has nobody to tell.
+    Stop {
+        /// Why, for people.
+        why: String,
+    },
     /// The confirmed coordinator that this node knows, or none.
     Coordinator(Option<Leadership>),
     /// The peers that are heard and Active.
@@ -156,7 +161,7 @@ impl Recovery {
     pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         match input {
-            Input::Failed { why } if self.state != NodeState::Failed => {
+            Input::Failed { why } if matches!(self.state, NodeState::Active | NodeState::Recovering) => {
                 self.change_to(NodeState::Failed, why, &mut effects);
             }
             Input::FailureOver if self.state == NodeState::Failed => {
@@ -172,12 +177,15 @@ impl Recovery {
                 self.coordinator = coordinator;
                 self.leaderless_since = if coordinator.is_some() { None } else { self.leaderless_since.or(Some(now)) };
             }
+            Input::Stop { why } if matches!(self.state, NodeState::Active | NodeState::Recovering) => {
+                self.change_to(NodeState::Stopping, why, &mut effects);
+            }
             Input::ActivePeers(peers) => self.active_peers = peers,
             Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(now, answer, &mut effects),
             Input::Applied { applied, own_term } => {
                 (self.applied, self.own_term) = (applied, own_term);
             }
-            Input::Tick | Input::Failed { .. } | Input::FailureOver | Input::Synced(_) => {}
+            Input::Tick | Input::Failed { .. } | Input::FailureOver | Input::Stop { .. } | Input::Synced(_) => {}
         }
         if self.state != NodeState::Failed {
             self.go_on(now, &mut effects);

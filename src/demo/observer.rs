@@ -8,6 +8,7 @@ use crate::demo::outages;
 use crate::demo::report::{NodeRow, Usage, text};
 use crate::id::{Load, NodeId};
 use crate::protocol::event::{Event, EventKind};
+use crate::protocol::fault;
 use crate::protocol::status::{Leadership, NodeState, NodeStatus};
 use crate::time::{Moment, now};
 
@@ -194,8 +195,12 @@ pub fn narrate(event: &Event, start_unix_ms: u64) -> Option<String> {
         EventKind::Refused { campaign_term: term, why } => {
             Some(format!("t={at:+.2} s  node {node}: Raft refused in term {term}: {why}"))
         }
+        EventKind::LinkFaults { faults } => Some(format!("t={at:+.2} s  node {node}: {}", fault::in_words(faults))),
         EventKind::Alarm { text } => Some(format!("t={at:+.2} s  node {node}: ALARM {text}")),
-        EventKind::Suspected { .. } | EventKind::CoordinatorKnown { .. } | EventKind::Recovered { .. } => None,
+        EventKind::Suspected { .. }
+        | EventKind::CoordinatorKnown { .. }
+        | EventKind::HandedOver { .. }
+        | EventKind::Recovered { .. } => None,
     }
 }
 

@@ -8,6 +8,7 @@ mod kv;
 mod own;
 mod refusal;
 mod service;
+mod watch;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -28,15 +29,20 @@ const CONNECTION_LIMIT: usize = 1024;
 /// A batch as JSON, in bytes: base64 and the names of its fields take more than what they carry.
 const BATCH_LIMIT_BYTES: usize = 2 * REQUEST_LIMIT_BYTES;
 
+/// How long finished answers may take to leave after the server was told to stop, in seconds.
+const SHUTDOWN_SECONDS: u64 = 2;
+
 /// Serves HTTP on a bound listener until the returned server is stopped.
 ///
 /// # Errors
 /// The system refused the listener.
 pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io::Result<Server> {
     let shared = web::Data::from(Arc::new(service.clone()));
+    let places = web::Data::new(watch::Places::default());
     let app = move || {
         App::new()
             .app_data(shared.clone())
+            .app_data(places.clone())
             .app_data(web::PayloadConfig::new(REQUEST_LIMIT_BYTES))
             .app_data(web::JsonConfig::default().limit(256 * 1024).error_handler(refusal::bad_json))
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
@@ -60,10 +66,13 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
                     .route(web::post().to(kv::add))
                     .default_service(web::to(refusal::no_such_method)),
             )
+            .service(at(kv_route::WATCH, web::get().to(watch::watch)))
             .service(at(kv_route::HASH, web::get().to(kv::hash)))
             .service(at(route::STATUS, web::get().to(own::status)))
             .service(at(route::EVENTS, web::get().to(own::events)))
+            .service(at(route::ELECTIONS, web::get().to(own::elections)))
             .service(at(route::FAIL, web::post().to(own::fail)))
+            .service(at(route::FAULTS, web::get().to(own::faults)).route(web::post().to(own::set_faults)))
             .service(at(route::LIVEZ, web::get().to(own::livez)))
             .service(at(route::READYZ, web::get().to(own::readyz)))
             .default_service(web::to(refusal::no_such_route))
@@ -73,7 +82,7 @@ pub fn serve(listener: TcpListener, service: Service, workers: usize) -> std::io
         .max_connections(CONNECTION_LIMIT)
         .client_request_timeout(Duration::from_secs(5))
         .keep_alive(Duration::from_secs(75))
-        .shutdown_timeout(2)
+        .shutdown_timeout(SHUTDOWN_SECONDS)
         .disable_signals()
         .listen(listener)?
         .run();

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::refusal::Refusal;
 use super::service::Service;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::Announcement;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::sync::FailCommand;
@@ -42,6 +43,10 @@ pub async fn events(service: web::Data<Service>, query: web::Query<EventsQuery>)
     HttpResponse::Ok().json(service.events(query.since))
 }
 
+pub async fn elections(service: web::Data<Service>) -> HttpResponse {
+    HttpResponse::Ok().json(service.elections())
+}
+
 pub async fn fail(service: web::Data<Service>, command: web::Json<FailCommand>) -> Result<HttpResponse, Refusal> {
     let milliseconds = command.duration_ms;
     let longest = FailCommand::LONGEST.as_millis() as u64;
@@ -53,6 +58,18 @@ pub async fn fail(service: web::Data<Service>, command: web::Json<FailCommand>) 
     Ok(HttpResponse::Accepted().json(command.into_inner()))
 }
 
+pub async fn faults(service: web::Data<Service>) -> HttpResponse {
+    HttpResponse::Ok().json(service.faults())
+}
+
+pub async fn set_faults(
+    service: web::Data<Service>,
+    faults: web::Json<Vec<LinkFault>>,
+) -> Result<HttpResponse, Refusal> {
+    service.set_faults(&faults)?;
+    Ok(HttpResponse::Ok().json(service.faults()))
+}
+
 pub async fn livez() -> &'static str {
     "live\n"
 }
@@ -60,6 +77,6 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(service: web::Data<Service>) -> Result<&'static str, Refusal> {
     match service.not_ready() {
         None => Ok("ready\n"),
-        Some(why) => Err(Refusal::new(ProblemCode::NotActive, why)),
+        Some(problem) => Err(problem.into()),
     }
 }

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 
 use crate::id::{NodeId, RequestId};
+use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
+use crate::protocol::fault::LinkFault;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
-use crate::protocol::ledger::{Answer, KeyValue, Write};
+use crate::protocol::ledger::{Answer, Change, KeyValue, Write};
 use crate::protocol::problem::Problem;
 use crate::protocol::status::NodeStatus;
 
@@ -154,16 +156,28 @@ pub trait NodeService: Send + Sync + 'static {
     fn status(&self) -> BoxFuture<'static, Result<NodeStatus, Problem>>;
     /// Its events from number `since` on.
     fn events(&self, since: u64) -> Vec<Event>;
+    /// The elections that stand in the log, the oldest first.
+    fn elections(&self) -> Vec<ElectionResult>;
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
     /// Does a write on the ledger.
     fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>>;
     /// Reads the ledger: linearizable, or as this node knows it (`stale`).
     fn read(&self, question: Question, stale: bool) -> BoxFuture<'static, Result<Found, NotHere>>;
+    /// The ledger's revision at this node.
+    fn revision(&self) -> u64;
+    /// Up to `limit` changes after a revision, and the revision up to which they are all.
+    fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Problem>;
+    /// Resolves when there are changes after a revision.
+    fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()>;
     /// Entries applied, and the hash of what they add up to.
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>>;
+    /// The simulated faults of its links.
+    fn faults(&self) -> Vec<LinkFault>;
+    /// Replaces them; what cannot be is refused and changes nothing.
+    fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem>;
     /// Why it takes no jobs now, if it takes none.
-    fn not_ready(&self) -> Option<String>;
+    fn not_ready(&self) -> Option<Problem>;
     /// How often it has failed; changes when a failure begins.
     fn failures(&self) -> u64;
     /// While it is Failed: resolves when the failure is over.

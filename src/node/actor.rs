@@ -122,6 +122,7 @@ impl Node {
         }
         let state = self.parts.recovery.state_for_elections();
         self.election(now, election::Input::Own { load, state }, context);
+        self.election(now, election::Input::Disk { waits: self.parts.raft.disk_waits() }, context);
         self.election(now, election::Input::Tick, context);
         let active: BTreeSet<NodeId> = self
             .heard
@@ -274,6 +275,12 @@ pub struct StatusAsked;
 #[derive(Message)]
 #[rtype(result = "()")]
 pub struct FailCommanded(pub Duration);
+
+/// The process was told to stop: the node takes no more jobs, and hands over if it leads. Answers whether that may still come to
+/// something, so that it is worth waiting for.
+#[derive(Message)]
+#[rtype(result = "bool")]
+pub struct StopCommanded(pub &'static str);
 
 /// The parent process ends the failure, if there is one.
 #[derive(Message)]
@@ -439,6 +446,20 @@ impl Handler<FailCommanded> for Node {
     }
 }
 
+impl Handler<StopCommanded> for Node {
+    type Result = bool;
+
+    fn handle(&mut self, StopCommanded(why): StopCommanded, context: &mut Self::Context) -> bool {
+        let now = time::now();
+        self.recovery(now, recovery::Input::Stop { why: why.to_owned() }, context);
+        let (load, _, _) = self.parts.desk.load();
+        let state = self.parts.recovery.state_for_elections();
+        self.election(now, election::Input::Own { load, state }, context);
+        let is_heard = |(_, at): &(Heartbeat, Moment)| now.since(*at) < FRESH;
+        self.role() == RaftRole::Leader && self.heard.values().any(is_heard)
+    }
+}
+
 impl Handler<FailureEnded> for Node {
     type Result = ();
 
@@ -460,6 +481,7 @@ impl Handler<StatusAsked> for Node {
             let heard = self.heard.get(node);
             PeerStatus {
                 node: *node,
+                address: shared.addresses.get(node).map(ToString::to_string),
                 state: heard.map_or(NodeState::Recovering, |(heartbeat, _)| heartbeat.state),
                 load: heard.map_or_else(Default::default, |(heartbeat, _)| heartbeat.load),
                 last_seen_ms: heard.map(|(_, at)| now.since(*at).as_millis() as u64),
@@ -474,6 +496,7 @@ impl Handler<StatusAsked> for Node {
             role: self.role(),
             term: view.term,
             coordinator: self.parts.election.coordinator(),
+            cause: self.parts.election.coordinator().and_then(|coordinator| self.parts.raft.cause_of(coordinator)),
             load,
             workers: self.parts.workers,
             queued: counters.queued,
@@ -489,6 +512,7 @@ impl Handler<StatusAsked> for Node {
             cpu_ms: usage.cpu.as_millis() as u64,
             memory_bytes: usage.memory_bytes,
             cluster_id: self.parts.tools.cluster_id.get().map(ToString::to_string),
+            faults: self.parts.links.faults().standing(),
             peers: self.parts.peers.keys().map(peer).collect(),
         }))
     }

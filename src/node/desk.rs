@@ -95,6 +95,19 @@ impl Desk {
         }
     }
 
+    /// Resolves when no accepted job is left.
+    pub async fn idle(&self) {
+        loop {
+            // Listen before looking, so that an end between the two is not missed.
+            let finished = self.finished.notified();
+            let counters = self.jobs().counters();
+            if counters.queued + counters.running == 0 {
+                return;
+            }
+            finished.await;
+        }
+    }
+
     /// Counts the memory of an answer until the returned value is dropped.
     pub fn sending(&self, bytes: u64) -> Leaving {
         self.jobs().begin_sending(bytes);

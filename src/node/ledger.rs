@@ -1,14 +1,11 @@
 //! The ledger as HTTP reaches it: writes and reads at the leader, or the way there.
 
-use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
 use crate::core::ledger::Page;
 use crate::http::{Found, NotHere, Question};
-use crate::id::NodeId;
 use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::raft::{ProposeError, RaftNode};
@@ -30,8 +27,6 @@ pub struct Ledger {
     pub raft: RaftNode,
     /// What is known of the node.
     pub shared: Arc<Shared>,
-    /// Where the nodes answer HTTP.
-    pub addresses: Arc<BTreeMap<NodeId, SocketAddr>>,
 }
 
 impl Ledger {
@@ -66,15 +61,15 @@ impl Ledger {
 
     fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            ProposeError::NotLeader { leader: Some(leader) } => match self.addresses.get(&leader.node) {
+            ProposeError::NotLeader { leader: Some(leader) } => match self.shared.addresses.get(&leader.node) {
                 Some(address) => return NotHere::Leader { node: leader.node, base: format!("http://{address}") },
                 None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
             },
-            ProposeError::NotLeader { leader: None } | ProposeError::NoQuorum => self.nobody_leads(),
-            ProposeError::Overloaded => {
-                let detail = "too many writes wait already: nothing was done, try again";
-                Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
-            }
+            ProposeError::NotLeader { leader: None } => self.nobody_leads(),
+            // A majority is there, but writes take long: the disk, or the processors.
+            ProposeError::NoQuorum if self.quiet() < NO_QUORUM_AFTER => overloaded(),
+            ProposeError::NoQuorum => self.nobody_leads(),
+            ProposeError::Overloaded => overloaded(),
             ProposeError::Unknown(why) => {
                 let detail = format!(
                     "it may or may not be done later ({why}): repeat it with the same {}",
@@ -87,12 +82,17 @@ impl Ledger {
         NotHere::Refused(problem)
     }
 
-    fn nobody_leads(&self) -> Problem {
-        // A leader that is cut off still believes that it leads: then it is its majority that counts.
-        let quiet = match self.shared.leaderless_since() {
+    /// How long no majority has confirmed a leader. One that is cut off still believes that it leads: then it is its majority that
+    /// counts.
+    fn quiet(&self) -> Duration {
+        match self.shared.leaderless_since() {
             Some(since) => time::now().since(since),
             None => self.raft.quorum_age().unwrap_or_default(),
-        };
+        }
+    }
+
+    fn nobody_leads(&self) -> Problem {
+        let quiet = self.quiet();
         if quiet >= NO_QUORUM_AFTER {
             let detail =
                 format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
@@ -101,4 +101,9 @@ impl Ledger {
         let detail = "no leader is confirmed at this moment: nothing was done, try again";
         Problem { retry_after_ms: Some(ELECTION_PAUSE_MS), ..Problem::new(ProblemCode::NoLeader, detail) }
     }
+}
+
+fn overloaded() -> Problem {
+    let detail = "too many writes wait already: nothing was done, try again";
+    Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
 }

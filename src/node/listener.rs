@@ -22,6 +22,7 @@ use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, NodeFrame, Opaque, Purpose, Refusal, Welcome};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 use crate::transport::Gate;
+use crate::transport::faults::{Faults, Outlet};
 use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
 
 /// Requests of one connection that may be worked on at the same time; further ones wait in the socket.
@@ -75,6 +76,8 @@ enum Closed {
     Refused(Refusal),
     #[error("it sent a {found} on its {purpose} connection")]
     Misplaced { found: &'static str, purpose: Purpose },
+    #[error("the link to node {0} is cut")]
+    Cut(NodeId),
     #[error("its heartbeat is in the name of {claimed}, its connection in the name of {greeted}")]
     Impostor { claimed: MemberId, greeted: MemberId },
 }
@@ -82,6 +85,7 @@ enum Closed {
 struct Listener<I> {
     settings: ListenerSettings,
     gate: Gate,
+    faults: Faults,
     inbound: Arc<I>,
     /// Each peer has one connection of a purpose. The next one ends it: a peer that lost a connection knows it before this node
     /// does, and one caller must not fill all places.
@@ -95,9 +99,15 @@ struct Place {
 }
 
 /// Accepts connections until it is dropped; runs on the tokio runtime that polls it.
-pub async fn serve<I: Inbound>(socket: TcpListener, settings: ListenerSettings, gate: Gate, inbound: Arc<I>) {
+pub async fn serve<I: Inbound>(
+    socket: TcpListener,
+    settings: ListenerSettings,
+    gate: Gate,
+    faults: Faults,
+    inbound: Arc<I>,
+) {
     let permits = Arc::new(Semaphore::new(settings.connections));
-    let listener = Arc::new(Listener { settings, gate, inbound, places: Mutex::default() });
+    let listener = Arc::new(Listener { settings, gate, faults, inbound, places: Mutex::default() });
     // The tasks end with this set, that is, when the returned future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0.. {
@@ -136,6 +146,8 @@ impl<I: Inbound> Listener<I> {
             // A probe: it connects, says nothing and leaves.
             Ok(None) => return,
             Err(_) if self.gate.is_shut() => return reader.discard().await,
+            // Over a cut link nothing is answered, not even a connection.
+            Err(Closed::Cut(_)) => return reader.discard().await,
             Err(why) => {
                 log::warn!("node {me}: closed a connection from {from}: {why}");
                 return;
@@ -161,7 +173,9 @@ impl<I: Inbound> Listener<I> {
             }
         }
         let is_latest = self.leave(key, number);
-        if hello.purpose == Purpose::Heartbeat && is_latest && !self.gate.is_shut() {
+        // Over a cut link the end of a connection would not be seen either.
+        let is_deaf = self.gate.is_shut() || self.faults.is_cut(hello.member.node);
+        if hello.purpose == Purpose::Heartbeat && is_latest && !is_deaf {
             self.inbound.closed(hello.member);
         }
     }
@@ -203,6 +217,9 @@ impl<I: Inbound> Listener<I> {
         let hello = tokio::time::timeout(limit, hello).await.map_err(|_| Closed::Mute(limit))??;
         let Some(hello) = hello else { return Ok(None) };
 
+        if self.faults.is_cut(hello.member.node) {
+            return Err(Closed::Cut(hello.member.node));
+        }
         let refusal = self.refusal(&hello);
         let welcome = match &refusal {
             None => Welcome::Accepted { member: self.settings.me },
@@ -238,25 +255,26 @@ impl<I: Inbound> Listener<I> {
         mut reader: FrameReader<OwnedReadHalf>,
         mut writer: OwnedWriteHalf,
     ) -> Result<(), Closed> {
+        let peer = hello.member.node;
+        let mut outlet = Outlet::new(self.faults.clone(), peer);
         let mut answers = FuturesUnordered::new();
         loop {
-            tokio::select! {
+            let frame = tokio::select! {
                 frame = reader.message::<NodeFrame>(LIMIT_BYTES), if answers.len() < REQUESTS_LIMIT => {
                     let Some(frame) = frame? else { return Ok(()) };
-                    if self.gate.is_shut() {
+                    if self.gate.is_shut() || self.faults.cut_in(peer) {
                         continue;
                     }
                     if let Some(request) = self.take(hello, frame)? {
                         answers.push(self.answer(request));
                     }
+                    continue;
                 }
-                Some(answer) = answers.next() => {
-                    if self.gate.is_shut() {
-                        continue;
-                    }
-                    let frame = encode_frame(&answer).map_err(WireError::from)?;
-                    write_within(&mut writer, &frame, WRITE_TIMEOUT).await.map_err(WireError::from)?;
-                }
+                Some(answer) = answers.next() => outlet.take(encode_frame(&answer).map_err(WireError::from)?),
+                delayed = outlet.due() => Some(delayed),
+            };
+            if let Some(frame) = frame.filter(|_| !self.gate.is_shut()) {
+                write_within(&mut writer, &frame, WRITE_TIMEOUT).await.map_err(WireError::from)?;
             }
         }
     }

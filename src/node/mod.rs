@@ -12,6 +12,7 @@ pub mod resources;
 mod service;
 mod shared;
 mod start;
+mod stopping;
 mod worker;
 
 pub use options::{NodeError, NodeOptions};

@@ -16,11 +16,17 @@ use super::ledger::Ledger;
 use super::shared::Shared;
 use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
-use crate::protocol::event::Event;
+use crate::protocol::election::ElectionResult;
+use crate::protocol::event::{Event, EventKind};
+use crate::protocol::fault::{self, LinkFault};
 use crate::protocol::job::{Announcement, EncryptionResponse};
-use crate::protocol::ledger::{Answer, Write};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
+use crate::transport::Faults;
+
+/// When a node that is not Active may be asked again: by then the client knows which other node to ask.
+const RETRY_AFTER: Duration = Duration::from_millis(20);
 
 /// The node behind its HTTP side.
 pub struct Counter {
@@ -30,6 +36,8 @@ pub struct Counter {
     pub desk: Desk,
     /// What is known of the node.
     pub shared: Arc<Shared>,
+    /// The faults of the node's links.
+    pub faults: Faults,
     /// Limits of uploads.
     pub limits: Limits,
     /// The ledger.
@@ -43,7 +51,12 @@ fn stopping(error: actix::MailboxError) -> Problem {
 }
 
 fn not_active(state: NodeState) -> Problem {
-    Problem::new(ProblemCode::NotActive, format!("this node is {state}: it takes jobs when it is Active"))
+    let advice = match state {
+        NodeState::Stopping => "it finishes its jobs and takes no new ones; send the request to another node",
+        _ => "it takes jobs when it is Active",
+    };
+    let retry_after_ms = Some(RETRY_AFTER.as_millis() as u64);
+    Problem { retry_after_ms, ..Problem::new(ProblemCode::NotActive, format!("this node is {state}: {advice}")) }
 }
 
 impl NodeService for Counter {
@@ -92,6 +105,10 @@ impl NodeService for Counter {
         self.shared.events.since(since)
     }
 
+    fn elections(&self) -> Vec<ElectionResult> {
+        self.ledger.raft.elections()
+    }
+
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>> {
         let command = self.node.send(FailCommanded(duration));
         async move { command.await.map_err(stopping) }.boxed()
@@ -105,6 +122,24 @@ impl NodeService for Counter {
         self.ledger.clone().read(question, stale).boxed()
     }
 
+    fn revision(&self) -> u64 {
+        self.ledger.raft.read(|ledger| ledger.revision()).1
+    }
+
+    fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Problem> {
+        let changes = self.ledger.raft.changes_after(revision, prefix, limit);
+        changes.map_err(|forgotten| Problem::new(ProblemCode::Forgotten, forgotten.to_string()))
+    }
+
+    fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()> {
+        let mut revisions = self.ledger.raft.ledger_revision();
+        async move {
+            // An error means that the node is stopping, which ends the wait as well.
+            let _ = revisions.wait_for(|latest| *latest > revision).await;
+        }
+        .boxed()
+    }
+
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>> {
         let raft = self.ledger.raft.clone();
         async move {
@@ -115,9 +150,22 @@ impl NodeService for Counter {
         .boxed()
     }
 
-    fn not_ready(&self) -> Option<String> {
+    fn faults(&self) -> Vec<LinkFault> {
+        self.faults.standing()
+    }
+
+    fn set_faults(&self, faults: &[LinkFault]) -> Result<(), Problem> {
+        self.faults.replace(faults).map_err(|error| Problem::new(ProblemCode::BadRequest, error.to_string()))?;
+        let faults = self.faults.standing();
         let view = self.shared.view();
-        (view.state != NodeState::Active).then(|| not_active(view.state).detail)
+        log::warn!("node {} term {} {}: {}", self.shared.node(), view.term, view.state, fault::in_words(&faults));
+        self.shared.record(EventKind::LinkFaults { faults });
+        Ok(())
+    }
+
+    fn not_ready(&self) -> Option<Problem> {
+        let view = self.shared.view();
+        (view.state != NodeState::Active).then(|| not_active(view.state))
     }
 
     fn failures(&self) -> u64 {

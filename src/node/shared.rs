@@ -1,5 +1,6 @@
 //! What other threads may know of the node actor: its view of the cluster, its events, whether it is Failed.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -33,6 +34,8 @@ pub struct Shared {
     pub member: MemberId,
     /// Its HTTP address.
     pub address: SocketAddr,
+    /// Where the nodes answer HTTP.
+    pub addresses: BTreeMap<NodeId, SocketAddr>,
     /// Its last events.
     pub events: Events,
     view: watch::Sender<View>,
@@ -43,7 +46,7 @@ pub struct Shared {
 
 impl Shared {
     /// A node that starts.
-    pub fn new(member: MemberId, address: SocketAddr) -> Self {
+    pub fn new(member: MemberId, address: SocketAddr, addresses: BTreeMap<NodeId, SocketAddr>) -> Self {
         let view = View {
             state: NodeState::Recovering,
             election_state: NodeState::Recovering,
@@ -55,6 +58,7 @@ impl Shared {
         Shared {
             member,
             address,
+            addresses,
             events,
             view: watch::Sender::new(view),
             failures: AtomicU64::new(0),

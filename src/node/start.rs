@@ -21,6 +21,7 @@ use super::listener::{self, ListenerSettings};
 use super::options::{NodeError, NodeOptions, bind};
 use super::service::Counter;
 use super::shared::Shared;
+use super::stopping::Stopping;
 use super::worker::{self, Tools};
 use crate::config::secrets::open_or_create_cluster_key;
 use crate::config::{ClusterConfig, LimitNumbers, StrategyName};
@@ -28,13 +29,13 @@ use crate::core::election::{Election, FirstStart, Strategy};
 use crate::core::liveness::Liveness;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
 use crate::http;
-use crate::id::{MemberId, NodeId};
+use crate::id::{Load, MemberId, NodeId};
 use crate::image::{ClusterKey, Cover, Limits};
 use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
 use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
-use crate::transport::{CallError, Gate, LinkSettings, Links};
+use crate::transport::{CallError, Faults, Gate, LinkSettings, Links};
 
 const MIB: u64 = 1 << 20;
 
@@ -101,12 +102,14 @@ async fn serve(
     let address = http_socket.local_addr().map_err(system_error)?;
     log::info!("node {id}: http://{address}, incarnation {}, seed {seed}", member.incarnation);
 
-    let shared = Arc::new(Shared::new(member, address));
+    let addresses = config.nodes.iter().map(|node| (node.id, node.http)).collect();
+    let shared = Arc::new(Shared::new(member, address, addresses));
     let gate = Gate::default();
     let peers: BTreeMap<NodeId, SocketAddr> =
         config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
     let link_settings = LinkSettings { me: member, peers: peers.clone(), connect_timeout: Duration::from_millis(100) };
-    let links = Links::open(&link_settings, gate.clone());
+    let faults = Faults::new(peers.keys().copied(), seed.wrapping_add(3));
+    let links = Links::open(&link_settings, gate.clone(), faults.clone());
     let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
 
     let workers = if config.jobs.workers > 0 { config.jobs.workers } else { cores() };
@@ -138,7 +141,7 @@ async fn serve(
         greeting_timeout: Duration::from_secs(1),
     };
     let entrance = Arc::new(Entrance { node: node.clone(), raft: raft.clone(), shared: shared.clone() });
-    let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, entrance));
+    let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, faults.clone(), entrance));
     let beat = Duration::from_millis(config.election.heartbeat_ms);
     let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links, raft.clone()));
 
@@ -146,9 +149,9 @@ async fn serve(
         http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
-    let addresses = Arc::new(config.nodes.iter().map(|node| (node.id, node.http)).collect());
-    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), addresses };
-    let counter = Counter { node, desk, shared, limits, ledger, random };
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone() };
+    let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
+    let counter = Counter { node, desk, shared, faults, limits, ledger, random };
     let server = http::serve(http_socket, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
@@ -156,7 +159,14 @@ async fn serve(
     let outcome = tokio::select! {
         why = told_to_stop(options.exit_with_parent.then_some(parented)) => {
             log::info!("node {id}: {why}, stopping");
-            Ok(())
+            tokio::select! {
+                () = stopping.leave(why, Duration::from_secs_f64(config.jobs.finish_s)) => Ok(()),
+                _ = told_to_stop(None) => {
+                    log::info!("node {id}: told so again, stops without finishing its jobs");
+                    Ok(())
+                }
+                fault = fault_of(&raft) => Err(fault.into()),
+            }
         }
         fault = fault_of(&raft) => Err(fault.into()),
     };
@@ -210,6 +220,12 @@ fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings 
         back_off: Duration::from_millis(numbers.back_off_ms),
         dead_man: Duration::from_millis(numbers.dead_man_ms),
         hand_over: Duration::from_millis(2 * numbers.raft_election_min_ms),
+        prefer: numbers.prefer.clone(),
+        hand_over_margin: Load::from(numbers.hand_over_margin),
+        hand_over_cost: Load::from(numbers.hand_over_cost),
+        hand_over_hold: Duration::from_secs_f64(numbers.hand_over_hold_s),
+        hand_over_cool_down: Duration::from_secs_f64(numbers.hand_over_cooldown_s),
+        disk_stall: Duration::from_millis(numbers.disk_stall_ms),
         ..election::Settings::new(me, nodes)
     }
 }
@@ -295,6 +311,7 @@ async fn heartbeats(every: Duration, workers: u32, shared: Arc<Shared>, desk: De
             pressure,
             workers,
             jobs_accepted: counters.accepted,
+            disk_waits_ms: u32::try_from(raft.disk_waits().as_millis()).unwrap_or(u32::MAX),
             last_log,
             coordinator: view.coordinator,
         });

@@ -22,6 +22,8 @@ pub struct Heartbeat {
     pub workers: u32,
     /// Jobs accepted since the start: a placement is covered by the first report that counts it.
     pub jobs_accepted: u64,
+    /// For how long its log's disk has been working on a sync without finishing any, in milliseconds; 0 while nothing waits for it.
+    pub disk_waits_ms: u32,
     /// Where its log ends.
     pub last_log: LogPosition,
     /// The confirmed coordinator that it knows.
@@ -53,6 +55,14 @@ pub enum Cause {
     NoCoordinator,
     /// The coordinator handed over to this node; or it tried to, and could not lead any more.
     HandOver,
+    /// The coordinator handed over to a much less loaded node.
+    LessLoaded,
+    /// The coordinator handed over to a node that the configuration prefers.
+    Preferred,
+    /// The coordinator was told to stop, and handed over before.
+    PlannedStop,
+    /// The coordinator's disk stalled, and it handed over.
+    DiskStall,
 }
 
 /// What one node found of the vacant leadership, by its own probe, in one round.
@@ -145,6 +155,13 @@ pub enum ElectionMessage {
         /// How it came about.
         result: ElectionResult,
     },
+    /// The coordinator is about to hand over to the receiver, for this reason. It only explains: Raft moves the lead.
+    HandingOver {
+        /// Term and coordinator.
+        leadership: Leadership,
+        /// Why.
+        cause: Cause,
+    },
 }
 
 /// What an election leaves behind: who won and why.
@@ -154,7 +171,7 @@ pub struct ElectionResult {
     pub coordinator: Leadership,
     /// The leadership that was vacant.
     pub vacancy: Option<Leadership>,
-    /// Who called the election; none if Raft elected by itself (strategy `raft`, or the dead-man switch).
+    /// Who called the election, or handed over; none if Raft elected by itself (strategy `raft`, or the dead-man switch).
     pub caller: Option<NodeId>,
     /// Why.
     pub cause: Cause,
@@ -170,6 +187,13 @@ pub struct ElectionResult {
     pub took_micros: u64,
     /// The node that the winner handed over to as the last step, if the least-loaded one was behind.
     pub handed_over_to: Option<NodeId>,
+}
+
+impl Cause {
+    /// Whether the coordinator gave its lead away, rather than being missed.
+    pub const fn is_hand_over(self) -> bool {
+        matches!(self, Cause::HandOver | Cause::LessLoaded | Cause::Preferred | Cause::PlannedStop | Cause::DiskStall)
+    }
 }
 
 impl Leadership {

@@ -14,6 +14,10 @@ impl fmt::Display for Cause {
             Cause::RaftSilence => "heartbeats, but nothing from its Raft",
             Cause::NoCoordinator => "nobody knows a coordinator",
             Cause::HandOver => "the coordinator handed over",
+            Cause::LessLoaded => "the coordinator handed over to a much less loaded node",
+            Cause::Preferred => "the coordinator handed over to a preferred node",
+            Cause::PlannedStop => "the coordinator was told to stop and handed over",
+            Cause::DiskStall => "the coordinator's disk stalled and it handed over",
         })
     }
 }
@@ -71,8 +75,8 @@ impl fmt::Display for ElectionResult {
         for standing in by_load {
             let node = standing.member.node;
             write!(formatter, "    node {node:<5} load {:>6}", standing.load.to_string())?;
-            if standing.state == NodeState::Recovering {
-                write!(formatter, "   Recovering")?;
+            if standing.state != NodeState::Active {
+                write!(formatter, "   {}", standing.state)?;
             }
             if node == winner {
                 write!(formatter, "   [COORDINATOR]")?;

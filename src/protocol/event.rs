@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::id::{NodeId, Term};
-use crate::protocol::election::ElectionResult;
+use crate::protocol::election::{Cause, ElectionResult};
+use crate::protocol::fault::LinkFault;
 use crate::protocol::status::{Leadership, NodeState};
 
 /// One event of one node.
@@ -51,7 +52,18 @@ pub enum EventKind {
         /// Who it is.
         coordinator: Leadership,
     },
-    /// Raft did not confirm this node's nomination.
+    /// This node led, and handed over.
+    HandedOver {
+        /// Its leadership.
+        coordinator: Leadership,
+        /// To whom.
+        to: NodeId,
+        /// Why.
+        cause: Cause,
+        /// From the request to Raft's confirmation of the other, in microseconds.
+        took_micros: u64,
+    },
+    /// Raft did not confirm this node's nomination, or did not take up its hand-over.
     Refused {
         /// The term that it campaigned from.
         campaign_term: Term,
@@ -66,6 +78,11 @@ pub enum EventKind {
         entries: u64,
         /// Time from the end of the failure (or the start) to Active, in milliseconds.
         took_ms: u64,
+    },
+    /// An operator set the faults of this node's links; none means that all are healed.
+    LinkFaults {
+        /// All that stand from now on.
+        faults: Vec<LinkFault>,
     },
     /// Something an operator should know.
     Alarm {

@@ -100,8 +100,12 @@ pub mod route {
     pub const STATUS: &str = "/api/v1/status";
     /// `GET`: the node's [`Event`](crate::protocol::event::Event)s with `seq` ≥ `?since=N`, oldest first, at most 1,024.
     pub const EVENTS: &str = "/api/v1/events";
+    /// `GET`: the [`ElectionResult`](crate::protocol::election::ElectionResult)s that stand in the log, at most 64, the oldest first.
+    pub const ELECTIONS: &str = "/api/v1/cluster/elections";
     /// `POST`: a [`FailCommand`](crate::protocol::sync::FailCommand) to the node that shall fail.
     pub const FAIL: &str = "/api/v1/node/fail";
+    /// `GET`, `POST`: the [`LinkFault`](crate::protocol::fault::LinkFault)s of the node's links; a new list replaces the old one.
+    pub const FAULTS: &str = "/api/v1/faults";
     /// `GET`: the process runs. Never depends on a quorum.
     pub const LIVEZ: &str = "/livez";
     /// `GET`: the node takes jobs.

@@ -94,6 +94,17 @@ impl From<KeyValue> for Item {
     }
 }
 
+/// One event of `GET /api/v1/watch`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Changed {
+    /// The revision of the change.
+    pub revision: u64,
+    /// The key.
+    pub key: String,
+    /// What it is now; none if it is gone.
+    pub item: Option<Item>,
+}
+
 /// Body of `POST /api/v1/kv`: operations that are done all together or not at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -199,6 +210,8 @@ pub mod route {
     pub const KV: &str = "/api/v1/kv";
     /// `GET`: a [`StateHash`](super::StateHash).
     pub const HASH: &str = "/api/v1/cluster/hash";
+    /// `GET`: server-sent events, a [`Changed`](super::Changed) each. Query: `prefix=`, `after=REVISION`.
+    pub const WATCH: &str = "/api/v1/watch";
     /// Response header: entries of the log that the answer comes from.
     pub const COMMIT: &str = "x-commit";
     /// Response header: the ledger's revision.

@@ -118,6 +118,24 @@ pub struct KeyValue {
     pub expires: Option<Stamp>,
 }
 
+/// A key that has changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// The revision of the change.
+    pub revision: u64,
+    /// The key.
+    pub key: Bytes,
+    /// What it is now; none if it is gone.
+    pub now: Option<KeyValue>,
+}
+
+impl Change {
+    /// Bytes of key and value.
+    pub fn size_bytes(&self) -> usize {
+        self.key.len() + self.now.as_ref().map_or(0, |now| now.value.len())
+    }
+}
+
 /// The answer to a [`Write`]: the same for the same request id, for as long as answers are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Answer {

@@ -4,6 +4,7 @@ pub mod codec;
 pub mod election;
 mod election_text;
 pub mod event;
+pub mod fault;
 pub mod frame;
 pub mod job;
 pub mod kv;

@@ -34,6 +34,8 @@ pub enum ProblemCode {
     NotLeader,
     /// A key is not as the request requires, or a sum would leave its bounds (409).
     Conflict,
+    /// The changes asked for are not kept any more (410).
+    Forgotten,
     /// No leader is confirmed at this moment; try again after `retry_after_ms` (503).
     NoLeader,
     /// No majority of the nodes answers; nothing was done (503).
@@ -59,6 +61,7 @@ impl ProblemCode {
             ProblemCode::Internal => 500,
             ProblemCode::NotLeader => 307,
             ProblemCode::Conflict => 409,
+            ProblemCode::Forgotten => 410,
             ProblemCode::Busy
             | ProblemCode::NotActive
             | ProblemCode::NoClusterId

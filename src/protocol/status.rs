@@ -5,8 +5,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
+use crate::protocol::election::Cause;
+use crate::protocol::fault::LinkFault;
 
-/// The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+/// The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
@@ -16,6 +18,8 @@ pub enum NodeState {
     Failed,
     /// Votes and appends, takes no jobs until its state is in sync.
     Recovering,
+    /// It was told to stop: finishes its jobs, takes no new ones, leads no more.
+    Stopping,
 }
 
 impl fmt::Display for NodeState {
@@ -24,6 +28,7 @@ impl fmt::Display for NodeState {
             NodeState::Active => "Active",
             NodeState::Failed => "Failed",
             NodeState::Recovering => "Recovering",
+            NodeState::Stopping => "Stopping",
         })
     }
 }
@@ -81,6 +86,8 @@ pub struct NodeStatus {
     pub term: Term,
     /// The confirmed coordinator that it knows.
     pub coordinator: Option<Leadership>,
+    /// Why that one was elected, once its record has come through the log.
+    pub cause: Option<Cause>,
     /// Its load in jobs per worker.
     pub load: Load,
     /// Image workers.
@@ -111,6 +118,9 @@ pub struct NodeStatus {
     pub memory_bytes: u64,
     /// The cluster id in hexadecimal, once the node has learned it.
     pub cluster_id: Option<String>,
+    /// The simulated faults of its links; empty when all are as good as new.
+    #[serde(default)]
+    pub faults: Vec<LinkFault>,
     /// The other nodes as this one sees them.
     pub peers: Vec<PeerStatus>,
 }
@@ -120,6 +130,9 @@ pub struct NodeStatus {
 pub struct PeerStatus {
     /// The other node.
     pub node: NodeId,
+    /// Where it answers HTTP, `host:port`.
+    #[serde(default)]
+    pub address: Option<String>,
     /// What its last heartbeat said.
     pub state: NodeState,
     /// Its load by its last heartbeat.

@@ -111,7 +111,7 @@ pub enum HandOverError {
         /// To whom.
         to: MemberId,
     },
-    /// Leadership given to a node that is down or behind would leave a leader that refuses every write.
+    /// Leadership given to a node that is down or far behind would leave a leader that refuses every write.
     #[error("node {to} is not ready to lead: {why}")]
     NotReady {
         /// To whom.

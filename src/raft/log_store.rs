@@ -22,8 +22,10 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::protocol::codec::{self, LIMIT_BYTES};
+use crate::raft::sync_clock::SyncClock;
 use crate::raft::torn_tail;
 use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
+use crate::time;
 
 /// A chunk of the log is one file; purged chunks are deleted whole.
 const CHUNK_BYTES: usize = 64 << 20;
@@ -39,6 +41,7 @@ const WRITER_ENDED: &str = "the log's writer has ended";
 pub struct LogStore {
     log: Arc<Mutex<RaftLog<Stored>>>,
     syncs: Arc<Mutex<Syncs>>,
+    clock: Arc<SyncClock>,
     begun: Arc<Begun>,
     /// Where the next sync is begun: the log's own thread must not wait for itself.
     runtime: Handle,
@@ -104,7 +107,7 @@ impl LogStore {
         }
         let begun = Arc::new(Begun { path: begun.to_owned(), marked: Mutex::new(marked) });
         let runtime = Handle::current();
-        Ok(LogStore { log: Arc::new(Mutex::new(log)), syncs: Arc::default(), begun, runtime })
+        Ok(LogStore { log: Arc::new(Mutex::new(log)), syncs: Arc::default(), clock: Arc::default(), begun, runtime })
     }
 
     /// Lets `waiter` know when everything that was written to the log before this call is on disk.
@@ -118,13 +121,18 @@ impl LogStore {
     }
 
     fn begin_sync(&self) {
-        begin_sync(&self.log, &self.syncs, &self.runtime);
+        begin_sync(&self.log, &self.syncs, &self.clock, &self.runtime);
     }
 
     async fn synced(&self) -> io::Result<()> {
         let (sender, synced) = oneshot::channel();
         self.sync(Waiter::Caller(sender));
         synced.await.unwrap_or_else(|_| Err(io::Error::other(WRITER_ENDED)))
+    }
+
+    /// How the disk keeps up.
+    pub fn syncs(&self) -> Arc<SyncClock> {
+        self.clock.clone()
     }
 
     fn log(&self) -> MutexGuard<'_, RaftLog<Stored>> {
@@ -136,10 +144,11 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn begin_sync(log: &Arc<Mutex<RaftLog<Stored>>>, syncs: &Arc<Mutex<Syncs>>, runtime: &Handle) {
+fn begin_sync(log: &Arc<Mutex<RaftLog<Stored>>>, syncs: &Arc<Mutex<Syncs>>, clock: &Arc<SyncClock>, runtime: &Handle) {
     let mut held = locked(log);
     let waiters = std::mem::take(&mut locked(syncs).next);
-    let next = Next { log: Arc::downgrade(log), syncs: syncs.clone(), runtime: runtime.clone() };
+    let next = Next { log: Arc::downgrade(log), syncs: syncs.clone(), clock: clock.clone(), runtime: runtime.clone() };
+    clock.begin(time::now());
     // If it cannot even begin, the callback is dropped, and tells its waiters.
     if let Err(error) = held.flush(true, Some(Synced { waiters: Some(waiters), next })) {
         log::error!("the log cannot be synced: {error}");
@@ -291,6 +300,7 @@ struct Synced {
 struct Next {
     log: Weak<Mutex<RaftLog<Stored>>>,
     syncs: Arc<Mutex<Syncs>>,
+    clock: Arc<SyncClock>,
     runtime: Handle,
 }
 
@@ -303,16 +313,17 @@ impl Callback for Synced {
 impl Synced {
     fn end(&mut self, result: &io::Result<()>) {
         let Some(waiters) = self.waiters.take() else { return };
+        self.next.clock.end(time::now());
         waiters.into_iter().for_each(|waiter| waiter.tell(result));
-        let Next { log, syncs, runtime } = &self.next;
+        let Next { log, syncs, clock, runtime } = &self.next;
         let mut waiting = locked(syncs);
         waiting.under_way = !waiting.next.is_empty();
         if waiting.under_way {
-            let (log, syncs) = (log.clone(), syncs.clone());
+            let (log, syncs, clock) = (log.clone(), syncs.clone(), clock.clone());
             let begun_in = runtime.clone();
             runtime.spawn(async move {
                 if let Some(log) = log.upgrade() {
-                    begin_sync(&log, &syncs, &begun_in);
+                    begin_sync(&log, &syncs, &clock, &begun_in);
                 }
             });
         }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::Opaque;
+use crate::raft::feed::Feed;
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::state::State;
 use crate::raft::types::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembership, Types};
@@ -19,6 +20,7 @@ use crate::raft::types::{LogId, Outcome, Snapshot, SnapshotMeta, StoredMembershi
 #[derive(Clone)]
 pub struct Machine {
     applied: Arc<Mutex<Applied>>,
+    feed: Feed,
     snapshots: Arc<dyn SnapshotStore>,
 }
 
@@ -54,12 +56,18 @@ impl Machine {
             },
             None => Applied::default(),
         };
-        Ok(Machine { applied: Arc::new(Mutex::new(applied)), snapshots })
+        let feed = Feed::new(applied.state.ledger().revision());
+        Ok(Machine { applied: Arc::new(Mutex::new(applied)), feed, snapshots })
     }
 
     /// The state as applied so far. Hold it briefly: nothing is applied meanwhile.
     pub fn applied(&self) -> MutexGuard<'_, Applied> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The last changes of the ledger.
+    pub(crate) fn feed(&self) -> &Feed {
+        &self.feed
     }
 
     fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
@@ -92,12 +100,15 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
         S: Stream<Item = Result<EntryResponder<Types<R>>, io::Error>> + Unpin + OptionalSend,
     {
         while let Some((entry, responder)) = entries.try_next().await? {
+            let mut changes = Vec::new();
             let outcome = {
                 let mut applied = self.applied();
                 applied.last = Some(entry.log_id);
                 match entry.payload {
                     EntryPayload::Blank => Outcome::Recorded,
-                    EntryPayload::Normal(command) => applied.state.apply(entry.log_id.index() + 1, command),
+                    EntryPayload::Normal(command) => {
+                        applied.state.apply(entry.log_id.index() + 1, command, &mut changes)
+                    }
                     EntryPayload::Membership(membership) => {
                         applied.state.apply_membership(&membership.voter_ids().collect::<BTreeSet<_>>());
                         applied.membership = StoredMembership::new(Some(entry.log_id), membership);
@@ -105,6 +116,7 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                     }
                 }
             };
+            self.feed.push(changes);
             if let Some(responder) = responder {
                 responder.send(outcome);
             }
@@ -117,10 +129,12 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let state = codec::decode_snapshot(&snapshot).map_err(invalid)?;
+        let state: State = codec::decode_snapshot(&snapshot).map_err(invalid)?;
+        let revision = state.ledger().revision();
         // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
         self.save(meta, &snapshot)?;
         *self.applied() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), state };
+        self.feed.restart(revision);
         Ok(())
     }
 

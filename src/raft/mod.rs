@@ -14,9 +14,11 @@ pub mod log_store;
 pub mod machine;
 pub mod snapshot;
 pub mod state;
+pub mod sync_clock;
 pub mod types;
 
 mod ballot;
+mod feed;
 mod network;
 mod proposals;
 #[cfg(test)]
@@ -35,6 +37,7 @@ use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
 pub use self::error::{CampaignError, HandOverError, ProposeError, RaftError};
+pub use self::feed::Forgotten;
 pub use self::network::{RaftTransport, TransportError};
 pub use self::state::ClusterId;
 pub use self::types::{Command, Outcome};
@@ -44,15 +47,16 @@ use self::log_store::LogStore;
 use self::machine::Machine;
 use self::proposals::Proposals;
 use self::snapshot::FileSnapshots;
+use self::sync_clock::SyncClock;
 use self::types::{Tokio, position};
 use crate::core::election::RaftView;
 use crate::core::ledger::Ledger;
 use crate::id::{LogPosition, MemberId};
 use crate::protocol::codec::{self, CodecError};
-use crate::protocol::election::{Campaign, ElectionResult};
-use crate::protocol::ledger::{Answer, Write};
+use crate::protocol::election::{Campaign, Cause, ElectionResult};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::status::Leadership;
-use crate::time::Moment;
+use crate::time::{self, Moment};
 
 /// How Raft runs on this node.
 #[derive(Clone, Debug)]
@@ -108,6 +112,7 @@ pub struct RaftNode {
     proposals: Proposals,
     views: watch::Receiver<RaftView>,
     failure: watch::Receiver<Option<RaftError>>,
+    syncs: Arc<SyncClock>,
 }
 
 impl RaftNode {
@@ -126,6 +131,7 @@ impl RaftNode {
             .map_err(|error| storage_error(settings.member, "read", &snapshot_directory, &error))?;
         let log_store = LogStore::open(&log_directory, &settings.directory.with_extension("begun"))
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
+        let syncs = log_store.syncs();
         let group = Group::start(&settings, transport, log_store, machine).await?;
 
         // The library has published what it read from disk when it answers this. An empty view would be taken for a first start.
@@ -135,7 +141,7 @@ impl RaftNode {
         let (failure_sender, failure) = watch::channel(None);
         tokio::spawn(watch_metrics(group.clone(), view_sender, failure_sender));
         let proposals = Proposals::start(group.clone());
-        Ok(RaftNode { group, proposals, views, failure })
+        Ok(RaftNode { group, proposals, views, failure, syncs })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
@@ -206,8 +212,11 @@ impl RaftNode {
         self.group.read_barrier().await
     }
 
-    /// As leader: how long ago a majority last confirmed it.
+    /// As leader: how long ago a majority last confirmed it. A node that is the majority by itself always has it.
     pub fn quorum_age(&self) -> Option<Duration> {
+        if self.views.borrow().voters.len() == 1 {
+            return Some(Duration::ZERO);
+        }
         let acknowledged = self.group.raft().data_metrics().borrow_watched().last_quorum_acked?;
         Some(acknowledged.elapsed())
     }
@@ -216,6 +225,20 @@ impl RaftNode {
     pub fn read<T>(&self, read: impl FnOnce(&Ledger) -> T) -> (u64, T) {
         let applied = self.group.machine().applied();
         (position(applied.last).length, read(applied.state.ledger()))
+    }
+
+    /// Up to `limit` changes of the ledger after a revision, of keys that begin with `prefix`, and the revision up to which they are
+    /// all that there are.
+    ///
+    /// # Errors
+    /// [`Forgotten`] if older changes would be needed.
+    pub fn changes_after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Forgotten> {
+        self.group.machine().feed().after(revision, prefix, limit)
+    }
+
+    /// Changes when there are new changes of the ledger.
+    pub fn ledger_revision(&self) -> watch::Receiver<u64> {
+        self.group.machine().feed().revision()
     }
 
     /// BLAKE3-256 of the whole applied state, with the number of entries that it comes from: equal on all nodes that have applied
@@ -244,6 +267,17 @@ impl RaftNode {
     /// The last elections that were recorded, the oldest first.
     pub fn elections(&self) -> Vec<ElectionResult> {
         self.group.machine().applied().state.elections().cloned().collect()
+    }
+
+    /// Why that coordinator was elected, if the log has brought its record here.
+    pub fn cause_of(&self, coordinator: Leadership) -> Option<Cause> {
+        let machine = self.group.machine().applied();
+        machine.state.elections().find(|result| result.coordinator == coordinator).map(|result| result.cause)
+    }
+
+    /// For how long the log's disk has been working on a sync without finishing any; zero while nothing waits for it.
+    pub fn disk_waits(&self) -> Duration {
+        self.syncs.waits(time::now())
     }
 
     /// Stops Raft on this node.

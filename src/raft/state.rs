@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::ledger::Ledger;
 use crate::id::MemberId;
 use crate::protocol::election::ElectionResult;
+use crate::protocol::ledger::{Change, Write};
 use crate::raft::types::{Command, Outcome};
 
 /// Elections that are remembered.
@@ -25,7 +26,9 @@ pub struct State {
 
 impl State {
     /// Applies the command that is number `commit` in the log, counted from 1.
-    pub fn apply(&mut self, commit: u64, command: Command) -> Outcome {
+    ///
+    /// What it changes in the ledger is added to `changes`.
+    pub fn apply(&mut self, commit: u64, command: Command, changes: &mut Vec<Change>) -> Outcome {
         match command {
             Command::ProveLeadership => Outcome::Recorded,
             Command::RecordElection(result) => {
@@ -36,8 +39,16 @@ impl State {
                 Outcome::Recorded
             }
             Command::Ledger { stamp, writes } => {
-                self.ledger.advance(stamp);
-                Outcome::Answered(writes.iter().map(|write| self.ledger.apply(commit, write)).collect())
+                changes.extend(self.ledger.advance(stamp));
+                let mut apply = |write: &Write| {
+                    let before = self.ledger.revision();
+                    let answer = self.ledger.apply(commit, write);
+                    if self.ledger.revision() > before {
+                        changes.extend(self.ledger.changes(write, &answer));
+                    }
+                    answer
+                };
+                Outcome::Answered(writes.iter().map(&mut apply).collect())
             }
         }
     }
@@ -118,6 +129,7 @@ mod tests {
                     took_micros: 0,
                     handed_over_to: None,
                 }),
+                &mut Vec::new(),
             );
         }
         let terms: Vec<u64> = state.elections().map(|result| result.coordinator.term.0).collect();

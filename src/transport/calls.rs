@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::protocol::codec::{CodecError, LIMIT_BYTES};
 use crate::protocol::frame::NodeFrame;
 use crate::transport::dial::Connection;
+use crate::transport::faults::Outlet;
 use crate::transport::gate::Gate;
 use crate::transport::link::Link;
 use crate::transport::wire::{WireError, write_within};
@@ -18,6 +19,9 @@ pub(crate) const QUEUE_LIMIT: usize = 64;
 
 /// Least pause between two looks whether a connection that is kept open can be opened.
 const REOPEN_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a frame that was delayed by a fault may take to be written.
+const DELAYED_WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Why a message was not delivered or a request not answered. After all but `Busy` and `TooLong` the peer may still have seen it.
 #[derive(Debug, Error)]
@@ -56,6 +60,7 @@ pub(crate) type Waiter = oneshot::Sender<Result<NodeFrame, String>>;
 pub(crate) async fn run(mut link: Link, gate: Gate, mut queue: mpsc::Receiver<Outgoing>) {
     let mut connection: Option<Connection> = None;
     let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
+    let mut outlet = link.outlet();
     loop {
         // The connections of an election are there before it begins: opening one takes time that a vacancy does not have.
         let waits_for_peer = connection.is_none() && link.purpose.is_kept_open();
@@ -66,12 +71,17 @@ pub(crate) async fn run(mut link: Link, gate: Gate, mut queue: mpsc::Receiver<Ou
             () = tokio::time::sleep(link.pause().max(REOPEN_PAUSE)), if connection.is_none() && waits_for_peer => None,
             outgoing = queue.recv() => {
                 let Some(outgoing) = outgoing else { return };
-                send(&mut link, &gate, &mut connection, &mut waiters, outgoing).await
+                send(&mut link, &gate, &mut outlet, &mut connection, &mut waiters, outgoing).await
             }
-            answer = next_answer(&mut connection) => deliver(&gate, &mut waiters, answer),
+            delayed = outlet.due() => match &mut connection {
+                Some(connection) if !gate.is_shut() => write(connection, &delayed, DELAYED_WRITE_TIMEOUT).await,
+                _ => None,
+            },
+            answer = next_answer(&mut connection) => deliver(&link, &gate, &mut waiters, answer),
         };
         if let Some(why) = lost {
             connection = None;
+            outlet.clear();
             fail_all(&mut waiters, &why);
         }
     }
@@ -85,10 +95,11 @@ async fn next_answer(connection: &mut Option<Connection>) -> Result<Option<NodeF
     }
 }
 
-/// Sends one frame; says why if the connection is lost.
+/// Sends one frame, or lets a fault of the link delay or lose it; says why if the connection is lost.
 async fn send(
     link: &mut Link,
     gate: &Gate,
+    outlet: &mut Outlet,
     connection: &mut Option<Connection>,
     waiters: &mut BTreeMap<u64, Waiter>,
     outgoing: Outgoing,
@@ -96,6 +107,11 @@ async fn send(
     waiters.retain(|_, waiter| !waiter.is_closed());
     let abandoned = outgoing.waiter.as_ref().is_some_and(|(_, waiter)| waiter.is_closed());
     if gate.is_shut() || abandoned {
+        return None;
+    }
+    if link.faults.cut_out(link.to) {
+        // Who waits goes on waiting until its time is up.
+        waiters.extend(outgoing.waiter);
         return None;
     }
     if connection.is_none() {
@@ -111,11 +127,15 @@ async fn send(
             }
         }
     }
-    let Some(Connection { writer, .. }) = connection else { return None };
-    if let Some((id, waiter)) = outgoing.waiter {
-        waiters.insert(id, waiter);
-    }
-    write_within(writer, &outgoing.frame, outgoing.limit).await.err().map(|error| error.to_string())
+    let Some(connection) = connection else { return None };
+    waiters.extend(outgoing.waiter);
+    let frame = outlet.take(outgoing.frame)?;
+    write(connection, &frame, outgoing.limit).await
+}
+
+/// Writes one frame; says why if the connection is lost.
+async fn write(connection: &mut Connection, frame: &[u8], limit: Duration) -> Option<String> {
+    write_within(&mut connection.writer, frame, limit).await.err().map(|error| error.to_string())
 }
 
 fn refuse(outgoing: Outgoing, why: &str) {
@@ -127,6 +147,7 @@ fn refuse(outgoing: Outgoing, why: &str) {
 
 /// Hands an answer to its waiter; says why if the connection is lost.
 fn deliver(
+    link: &Link,
     gate: &Gate,
     waiters: &mut BTreeMap<u64, Waiter>,
     answer: Result<Option<NodeFrame>, WireError>,
@@ -136,6 +157,9 @@ fn deliver(
         Ok(None) => return Some("the peer closed the connection".to_owned()),
         Err(error) => return Some(error.to_string()),
     };
+    if link.faults.cut_in(link.to) {
+        return None;
+    }
     let (NodeFrame::StateSyncResponse { id, .. } | NodeFrame::RaftResponse { id, .. }) = &frame else {
         return Some("the peer asks where it should answer".to_owned());
     };

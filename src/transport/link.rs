@@ -7,6 +7,7 @@ use crate::id::{MemberId, NodeId};
 use crate::protocol::frame::Purpose;
 use crate::time::{self, Moment};
 use crate::transport::dial::{Connection, DialError, dial};
+use crate::transport::faults::{Faults, Outlet};
 
 const PAUSE_MIN: Duration = Duration::from_millis(20);
 const PAUSE_MAX: Duration = Duration::from_millis(200);
@@ -19,6 +20,7 @@ pub(crate) struct Link {
     pub address: SocketAddr,
     pub purpose: Purpose,
     pub connect_timeout: Duration,
+    pub faults: Faults,
     failures: u32,
     next_attempt: Moment,
     /// What was said last, so that each change is said once and a repeated failure is not.
@@ -26,8 +28,20 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub fn new(me: MemberId, to: NodeId, address: SocketAddr, purpose: Purpose, connect_timeout: Duration) -> Self {
-        Link { me, to, address, purpose, connect_timeout, failures: 0, next_attempt: Moment(0), said: None }
+    pub fn new(
+        me: MemberId,
+        to: NodeId,
+        address: SocketAddr,
+        purpose: Purpose,
+        connect_timeout: Duration,
+        faults: Faults,
+    ) -> Self {
+        Link { me, to, address, purpose, connect_timeout, faults, failures: 0, next_attempt: Moment(0), said: None }
+    }
+
+    /// What leaves on a connection of this link.
+    pub fn outlet(&self) -> Outlet {
+        Outlet::new(self.faults.clone(), self.to)
     }
 
     /// How long to wait before the next attempt.
@@ -37,7 +51,12 @@ impl Link {
 
     /// Tries once.
     pub async fn connect(&mut self) -> Result<Connection, DialError> {
-        let result = dial(self.me, self.to, self.address, self.purpose, self.connect_timeout).await;
+        let result = if self.faults.is_cut(self.to) {
+            tokio::time::sleep(self.connect_timeout).await;
+            Err(DialError::Silent { address: self.address, limit: self.connect_timeout })
+        } else {
+            dial(self.me, self.to, self.address, self.purpose, self.connect_timeout).await
+        };
         match &result {
             Ok(connection) => {
                 self.failures = 0;

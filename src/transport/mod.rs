@@ -1,6 +1,7 @@
 //! Outbound node connections: to each peer one TCP connection per purpose, opened when needed and kept.
 
 pub mod dial;
+pub mod faults;
 pub mod gate;
 pub mod wire;
 
@@ -20,14 +21,17 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::calls::CallError;
 pub use self::dial::{ProbeOutcome, probe};
+pub use self::faults::Faults;
 pub use self::gate::Gate;
 
 use self::calls::{Outgoing, QUEUE_LIMIT};
 use self::link::Link;
+use crate::core::faults::Verdict;
 use crate::id::{MemberId, NodeId};
 use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::frame::{Lane, NodeFrame, Opaque, Purpose};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
+use crate::time;
 
 /// How long a one-way message may take to be written.
 const SEND_TIMEOUT: Duration = Duration::from_millis(100);
@@ -52,6 +56,8 @@ pub struct Links {
 #[derive(Debug)]
 struct Shared {
     gate: Gate,
+    faults: Faults,
+    peers: BTreeMap<NodeId, SocketAddr>,
     heartbeat: watch::Sender<Option<Heartbeat>>,
     queues: BTreeMap<(NodeId, Purpose), mpsc::Sender<Outgoing>>,
     next_id: AtomicU64,
@@ -59,11 +65,11 @@ struct Shared {
 
 impl Links {
     /// Starts the connections, on the tokio runtime that this is called in.
-    pub fn open(settings: &LinkSettings, gate: Gate) -> Links {
+    pub fn open(settings: &LinkSettings, gate: Gate, faults: Faults) -> Links {
         let heartbeat = watch::Sender::new(None);
         let mut queues = BTreeMap::new();
         for (&to, &address) in &settings.peers {
-            let link = |purpose| Link::new(settings.me, to, address, purpose, settings.connect_timeout);
+            let link = |purpose| Link::new(settings.me, to, address, purpose, settings.connect_timeout, faults.clone());
             tokio::spawn(beat::run(link(Purpose::Heartbeat), gate.clone(), heartbeat.subscribe()));
             for purpose in Lane::ALL.map(Purpose::Raft).into_iter().chain([Purpose::Control]) {
                 let (sender, receiver) = mpsc::channel(QUEUE_LIMIT);
@@ -71,7 +77,8 @@ impl Links {
                 queues.insert((to, purpose), sender);
             }
         }
-        Links { shared: Arc::new(Shared { gate, heartbeat, queues, next_id: AtomicU64::new(1) }) }
+        let (peers, next_id) = (settings.peers.clone(), AtomicU64::new(1));
+        Links { shared: Arc::new(Shared { gate, faults, peers, heartbeat, queues, next_id }) }
     }
 
     /// Sends a heartbeat to every peer. A peer that is slow gets the latest one only.
@@ -119,6 +126,29 @@ impl Links {
         }
     }
 
+    /// Looks whether anything listens at a peer's port; sends nothing. Over a cut link that is silence, whatever is there.
+    pub async fn probe(&self, to: NodeId, limit: Duration) -> ProbeOutcome {
+        let Some(&address) = self.shared.peers.get(&to) else { return ProbeOutcome::Silent };
+        let faults = &self.shared.faults;
+        let now = time::now();
+        let delay = match faults.verdict(now, to) {
+            _ if faults.is_cut(to) => limit,
+            Verdict::Drop => limit,
+            Verdict::Late { due } => due.since(now).min(limit),
+            Verdict::Pass => Duration::ZERO,
+        };
+        tokio::time::sleep(delay).await;
+        match limit - delay {
+            Duration::ZERO => ProbeOutcome::Silent,
+            left => probe(address, left).await,
+        }
+    }
+
+    /// The faults of the links.
+    pub fn faults(&self) -> &Faults {
+        &self.shared.faults
+    }
+
     async fn call(
         &self,
         to: NodeId,
@@ -128,8 +158,9 @@ impl Links {
     ) -> Result<NodeFrame, CallError> {
         let attempt = async {
             let result = self.attempt(to, purpose, frame, limit).await;
-            if self.shared.gate.is_shut() {
-                // A node that fails must not learn by a quick error that it is its own gate.
+            if self.shared.gate.is_shut() || self.shared.faults.is_cut(to) {
+                // A node that fails, or whose link is cut, must not learn by a quick error what is there. An answer that came
+                // over a link that is cut by now is as good as one that came too late.
                 std::future::pending::<()>().await;
             }
             result

@@ -8,7 +8,7 @@ use tokio::net::TcpListener;
 
 use super::dial::{DialError, ProbeOutcome, dial, probe};
 use super::wire::{FrameReader, WireError, encode_frame};
-use super::{CallError, Gate, LinkSettings, Links};
+use super::{CallError, Faults, Gate, LinkSettings, Links};
 use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, RoundId};
@@ -22,7 +22,8 @@ fn member(node: u16) -> MemberId {
 
 fn links_to(address: std::net::SocketAddr) -> Links {
     let peers = BTreeMap::from([(NodeId(2), address)]);
-    Links::open(&LinkSettings { me: member(1), peers, connect_timeout: Duration::from_millis(200) }, Gate::default())
+    let settings = LinkSettings { me: member(1), peers, connect_timeout: Duration::from_millis(200) };
+    Links::open(&settings, Gate::default(), Faults::new([NodeId(2)], 1))
 }
 
 #[tokio::test]

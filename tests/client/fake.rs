@@ -207,6 +207,7 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         role: RaftRole::Follower,
         term: Term(script.coordinator.map_or(0, |(term, _)| term)),
         coordinator: script.coordinator.map(|(term, node)| Leadership { term: Term(term), node: NodeId(node) }),
+        cause: None,
         load: Load::from(script.load),
         workers: 1,
         queued: 0,
@@ -222,7 +223,9 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         cpu_ms: 1,
         memory_bytes: 1 << 20,
         cluster_id: None,
+        faults: Vec::new(),
         peers: vec![PeerStatus {
+            address: None,
             node: NodeId(3),
             state: NodeState::Active,
             load: Load::from(0.75),

@@ -18,7 +18,7 @@ use image_cloud::protocol::status::{Leadership, NodeState};
 use image_cloud::protocol::sync::{StateSync, StateSyncResponse};
 use image_cloud::raft::state::ELECTIONS_LIMIT;
 use image_cloud::raft::{Command, RaftNode, RaftSettings, RaftTransport, TransportError};
-use image_cloud::transport::{CallError, Gate, LinkSettings, Links};
+use image_cloud::transport::{CallError, Faults, Gate, LinkSettings, Links};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 
@@ -41,6 +41,7 @@ struct Transport {
     links: Links,
     snapshot_chunks: Arc<AtomicU64>,
     loses_appends: Arc<AtomicBool>,
+    votes_left: Arc<AtomicU64>,
 }
 
 impl RaftTransport for Transport {
@@ -54,6 +55,10 @@ impl RaftTransport for Transport {
         let links = self.links.clone();
         if lane == Lane::Snapshot {
             self.snapshot_chunks.fetch_add(1, Ordering::Relaxed);
+        }
+        let has_left = |left: u64| left.checked_sub(1);
+        if lane == Lane::Vote && self.votes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_left).is_err() {
+            return Box::pin(async { Err(TransportError::Unreachable("the test loses votes".into())) });
         }
         if lane == Lane::Append && self.loses_appends.load(Ordering::Relaxed) {
             return Box::pin(async { Err(TransportError::Unreachable("the test loses appends".into())) });
@@ -172,6 +177,7 @@ pub fn heartbeat(member: MemberId, sequence: u64) -> Heartbeat {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: LogPosition::default(),
         coordinator: None,
     }
@@ -190,6 +196,8 @@ pub struct Cluster {
     pub snapshot_chunks: Arc<AtomicU64>,
     /// While set, no append of any node arrives; heartbeats do.
     pub loses_appends: Arc<AtomicBool>,
+    /// So many requests on the lane of votes and transfers still arrive.
+    pub votes_left: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -203,6 +211,7 @@ impl Cluster {
             keep_after_snapshot: 1_000,
             snapshot_chunks: Arc::default(),
             loses_appends: Arc::default(),
+            votes_left: Arc::new(AtomicU64::new(u64::MAX)),
         };
         for node in (1..=count).map(NodeId) {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -249,18 +258,21 @@ impl Cluster {
         settings.snapshot_after = self.snapshot_after;
         settings.keep_after_snapshot = self.keep_after_snapshot;
         let gate = Gate::default();
+        let faults = Faults::new(self.addresses.keys().copied().filter(|id| *id != node), 1);
         let heard = Arc::new(Mutex::new(Heard::default()));
         let peers = self.addresses.iter().filter(|(id, _)| **id != node).map(|(id, address)| (*id, *address)).collect();
         let held = self.held.remove(&node);
         let address = self.address(number);
         let nodes = self.addresses.keys().copied().collect();
         let (snapshot_chunks, loses_appends) = (self.snapshot_chunks.clone(), self.loses_appends.clone());
+        let votes_left = self.votes_left.clone();
         let (raft, links) = runtime.block_on(async {
             let links = Links::open(
                 &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200) },
                 gate.clone(),
+                faults.clone(),
             );
-            let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends };
+            let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends, votes_left };
             let raft = RaftNode::open(settings, Arc::new(transport)).await.unwrap();
             let socket = match held {
                 Some(socket) => {
@@ -272,7 +284,7 @@ impl Cluster {
             let inbound = Arc::new(Node { raft: raft.clone(), heard: heard.clone() });
             let settings =
                 ListenerSettings { me: member, nodes, connections: 256, greeting_timeout: Duration::from_secs(1) };
-            tokio::spawn(listener::serve(socket, settings, gate.clone(), inbound));
+            tokio::spawn(listener::serve(socket, settings, gate.clone(), faults, inbound));
             (raft, links)
         });
         self.nodes.insert(node, Running { raft, links, gate, heard, member, runtime: Some(runtime), _data: data });

@@ -158,6 +158,27 @@ impl TestCluster {
         assert_eq!(response.status().as_u16(), 202);
     }
 
+    /// Runs the `client` program on this cluster: exit code, stdout, stderr.
+    pub async fn client(&self, arguments: &str) -> (i32, String, String) {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_client"));
+        command.args(arguments.split_whitespace()).arg("--config").arg(self.directory.path().join("cluster.toml"));
+        let output = command.env_remove("CLOUD_NODES").env_remove("RUST_LOG").output().await.unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
+    /// The same, and it must work.
+    pub async fn done(&self, arguments: &str) {
+        let (code, _, stderr) = self.client(arguments).await;
+        assert_eq!(code, 0, "client {arguments}: {stderr}");
+    }
+
+    /// Sends JSON to one node.
+    pub async fn post_json(&self, id: u16, path: &str, json: &str) -> reqwest::Response {
+        let request = self.http.post(self.url(id) + path).header("content-type", "application/json");
+        request.body(json.to_owned()).send().await.unwrap()
+    }
+
     /// Sends an image to one node.
     pub async fn post(&self, id: u16, path: &str, image: Vec<u8>) -> reqwest::Result<reqwest::Response> {
         self.http.post(self.url(id) + path).body(image).send().await

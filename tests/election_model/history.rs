@@ -21,6 +21,7 @@ pub enum Promise {
     NoNominationOnOneWord,
     NomineeIsFirstByFrozenLoads,
     CampaignsAreABackOffApart,
+    HandedOverOnlyToTheCaughtUp,
 }
 
 impl Promise {
@@ -46,6 +47,7 @@ impl Promise {
             Promise::CampaignsAreABackOffApart => {
                 "two campaigns of one node in one vacancy are at least its back-off apart"
             }
+            Promise::HandedOverOnlyToTheCaughtUp => "the lead is offered only to a node that has all that is committed",
         }
     }
 }
@@ -55,6 +57,7 @@ pub enum Sight {
     Confirmed,
     RefusedThenConfirmed,
     LeastLoadedLed,
+    HandedOver,
 }
 
 impl Sight {
@@ -63,6 +66,7 @@ impl Sight {
             Sight::Confirmed => "confirmed",
             Sight::RefusedThenConfirmed => "refused, then confirmed",
             Sight::LeastLoadedLed => "the least-loaded led",
+            Sight::HandedOver => "a live coordinator handed over",
         }
     }
 }
@@ -107,7 +111,7 @@ impl History {
         self.seen & 1 << sight as u8 != 0
     }
 
-    fn see(&mut self, sight: Sight) {
+    pub fn see(&mut self, sight: Sight) {
         self.seen |= 1 << sight as u8;
     }
 
@@ -218,6 +222,9 @@ impl History {
                 }
             }
             Effect::Refused { .. } => self.refused[who] = true,
+            Effect::HandOver { to, .. } => {
+                self.demand(Promise::HandedOverOnlyToTheCaughtUp, raft.has_all_committed(index(to.node)));
+            }
             Effect::Campaign { campaign, term, vacancy, .. } => {
                 let last = self.campaigned[who].filter(|(last, _)| last == vacancy);
                 let is_apart = last.is_none_or(|(_, at)| clock - at >= BACK_OFF_STEPS);

@@ -1,4 +1,4 @@
-//! The election core, model-checked: three real cores against an abstract Raft (ARCHITECTURE.md, rules E0 to E6). A search counts only if it is complete.
+//! The election core, model-checked: three real cores against an abstract Raft (ARCHITECTURE.md, rules E0 to E6, E4's hand-over included). A search counts only if it is complete.
 //!
 //! `MODEL=full cargo test --release --test election_model` adds the searches that take minutes.
 
@@ -33,9 +33,22 @@ fn coordinator_dead(name: &'static str, steps: [u8; 2]) -> Scenario {
         false_suspicions: 0,
         campaigns: 2,
         appends: 1,
+        hand_overs: 0,
         views: Views::AtOnce,
         broken: None,
         sights: &[Sight::Confirmed, Sight::LeastLoadedLed],
+    }
+}
+
+/// The coordinator, node 1, lives and has a much higher load than the others.
+fn much_more_loaded(name: &'static str) -> Scenario {
+    Scenario {
+        loads: [300, 10, 20],
+        coordinator: Coordinator::Alive,
+        steps: [2, 1, 1],
+        hand_overs: 2,
+        sights: &[Sight::Confirmed, Sight::HandedOver],
+        ..coordinator_dead(name, [1, 1])
     }
 }
 
@@ -72,6 +85,17 @@ fn scenarios() -> Vec<Scenario> {
         },
         Scenario { coordinator: Coordinator::Alive, crashes: 1, ..coordinator_dead("anybody crashes", [1, 1]) },
         Scenario { crashes: 1, restarts: 1, ..coordinator_dead("anybody crashes and restarts", [0, 0]) },
+        Scenario {
+            logs: [6, 5, 6],
+            sights: &[Sight::Confirmed, Sight::HandedOver],
+            ..much_more_loaded("a live coordinator hands over, the least-loaded is behind")
+        },
+        Scenario {
+            crashes: 1,
+            steps: [1, 0, 0],
+            campaigns: 1,
+            ..much_more_loaded("anybody crashes while the coordinator hands over")
+        },
     ]
 }
 
@@ -139,6 +163,16 @@ fn every_broken_rule_is_noticed() {
         (Rule::BackOff, Promise::CampaignsAreABackOffApart, dead(Rule::BackOff)),
         (Rule::AgreeOnDeath, Promise::NoNominationOnOneWord, alive(Rule::AgreeOnDeath)),
         (Rule::ThisLeadership, Promise::OlderAgreementCountsForNothing, dead(Rule::ThisLeadership)),
+        (
+            Rule::HandOverToCaughtUp,
+            Promise::HandedOverOnlyToTheCaughtUp,
+            Scenario {
+                broken: Some(Rule::HandOverToCaughtUp),
+                logs: [6, 5, 6],
+                sights: &[],
+                ..much_more_loaded("mutant")
+            },
+        ),
     ];
     for (rule, promise, scenario) in mutants {
         let noticed = HasDiscoveries::AnyOf([promise.text()].into());

@@ -51,6 +51,23 @@ impl Raft {
         }
     }
 
+    /// The same, with what a leader knows of the other logs; only where hand-overs are, for it makes many more states.
+    pub fn view_with_logs(&self, of: usize) -> RaftView {
+        let mut view = self.view(of);
+        if self.leads(of) {
+            view.matched = (0..NODES).map(|who| (node(who), self.disks[who].log)).collect();
+            let mut lengths = self.disks.clone().map(|disk| disk.log.length);
+            lengths.sort_unstable();
+            view.commit = lengths[NODES - (NODES / 2 + 1)];
+        }
+        view
+    }
+
+    /// Whether that log holds everything that a majority holds: what is committed may be there, and nowhere else.
+    pub fn has_all_committed(&self, who: usize) -> bool {
+        self.could_win(who)
+    }
+
     pub fn leads(&self, who: usize) -> bool {
         self.disks[who].follows == Some(who)
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use image_cloud::core::election::{Effect, Election, Input, RaftView, Rule, Settings};
 use image_cloud::id::{Incarnation, Load, MemberId, NodeId, Term};
-use image_cloud::protocol::election::{Campaign, Cause, ElectionMessage, Finding};
+use image_cloud::protocol::election::{Campaign, Cause, ElectionMessage, Finding, Heartbeat};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::time::Moment;
 use stateright::{Model, Property};
@@ -38,6 +38,8 @@ pub struct Scenario {
     pub false_suspicions: u8,
     pub campaigns: u8,
     pub appends: u8,
+    /// Hand-overs that Raft may try; with none, no load moves a live coordinator's lead.
+    pub hand_overs: u8,
     pub views: Views,
     pub broken: Option<Rule>,
     /// What must be seen to happen, so that the promises are not kept by doing nothing.
@@ -62,12 +64,16 @@ pub enum Envelope {
     Message { from: usize, to: usize, message: ElectionMessage },
     View { to: usize, view: RaftView },
     Refusal { to: usize, term: Term },
+    HandOverRefusal { to: usize, term: Term },
 }
 
 impl Envelope {
     fn to(&self) -> usize {
         match self {
-            Envelope::Message { to, .. } | Envelope::View { to, .. } | Envelope::Refusal { to, .. } => *to,
+            Envelope::Message { to, .. }
+            | Envelope::View { to, .. }
+            | Envelope::Refusal { to, .. }
+            | Envelope::HandOverRefusal { to, .. } => *to,
         }
     }
 }
@@ -90,6 +96,7 @@ pub struct Budget {
     false_suspicions: u8,
     campaigns: u8,
     appends: u8,
+    hand_overs: u8,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -100,6 +107,8 @@ pub struct World {
     pub loads: [u32; NODES],
     pub raft: Raft,
     asked: [Option<Asked>; NODES],
+    /// A hand-over that Raft has been asked for, and has not tried yet: to whom, in which term.
+    giving: [Option<(usize, Term)>; NODES],
     network: BTreeSet<Hashed<Envelope>>,
     /// (observer, node): the observer does not see the node, though it lives.
     cut: BTreeSet<(usize, usize)>,
@@ -129,6 +138,13 @@ pub enum Action {
         leader: usize,
         to: usize,
     },
+    /// Raft tries the hand-over: the target campaigns and reaches these, or is found unready.
+    RaftHandsOver {
+        leader: usize,
+        reached: Vec<usize>,
+    },
+    /// The transfer gets lost.
+    HandOverGetsLost(usize),
     Crash(usize),
     Restart(usize),
     ChangeLoad(usize),
@@ -162,8 +178,11 @@ impl Scenario {
             quick_retry: steps(1),
             quick_retries: 1,
             dead_man: Duration::from_secs(3600),
-            // A winner keeps the lead: hand-overs have their own tests.
+            // A winner keeps the lead: the last step of an election has its own tests.
             catch_up: Duration::ZERO,
+            hand_over: steps(1),
+            hand_over_hold: Duration::ZERO,
+            hand_over_cool_down: if self.hand_overs > 0 { Duration::ZERO } else { Duration::from_micros(u64::MAX) },
             broken: self.broken,
             ..Settings::new(member(me), members().map(|member| member.node).to_vec())
         }
@@ -177,9 +196,33 @@ impl World {
 
     fn start(&mut self, scenario: &Scenario, who: usize, life: u64) {
         let mut core = Election::new(scenario.settings(who), life);
-        core.step(self.now(who), Input::Raft(self.raft.view(who)));
+        core.step(self.now(who), Input::Raft(self.view(scenario, who)));
         self.cores[who] = Some(Hashed::new(core));
         self.give(who, self.own_input(who));
+        if scenario.hand_overs > 0 {
+            for other in (0..NODES).filter(|other| *other != who) {
+                self.give(who, Input::Heartbeat(self.heartbeat_of(other)));
+            }
+        }
+    }
+
+    fn view(&self, scenario: &Scenario, who: usize) -> RaftView {
+        if scenario.hand_overs > 0 { self.raft.view_with_logs(who) } else { self.raft.view(who) }
+    }
+
+    fn heartbeat_of(&self, who: usize) -> Heartbeat {
+        Heartbeat {
+            member: member(who),
+            sequence: 0,
+            state: NodeState::Active,
+            load: Load::from_hundredths(self.loads[who]),
+            pressure: Load::default(),
+            workers: 1,
+            jobs_accepted: 0,
+            disk_waits_ms: 0,
+            last_log: self.raft.disks[who].log,
+            coordinator: None,
+        }
     }
 
     fn own_input(&self, who: usize) -> Input {
@@ -234,6 +277,7 @@ impl World {
                     self.give(who, Input::Probed { round, node, finding });
                 }
                 Effect::Campaign { campaign, term, .. } => self.asked[who] = Some(Asked { how: campaign, term }),
+                Effect::HandOver { to, term, .. } => self.giving[who] = Some((index(to.node), term)),
                 _ => {}
             }
         }
@@ -244,7 +288,7 @@ impl World {
         if !self.is_alive(who) {
             return;
         }
-        let view = self.raft.view(who);
+        let view = self.view(scenario, who);
         match scenario.views {
             Views::AtOnce => self.give(who, Input::Raft(view)),
             Views::LateAndInAnyOrder => {
@@ -262,6 +306,33 @@ impl World {
             Envelope::Refusal { to, term } => {
                 self.give(to, Input::CampaignRefused { term, why: String::new() });
             }
+            Envelope::HandOverRefusal { to, term } => {
+                self.give(to, Input::HandOverRefused { term, why: String::new() });
+            }
+        }
+    }
+
+    /// As the adapter and the library do it: nothing is begun with a target that is dead or in another term; one that lacks
+    /// entries loses its campaign.
+    fn hand_over(&mut self, scenario: &Scenario, leader: usize, reached: &[usize]) {
+        let Some((to, term)) = self.giving[leader].take() else { return };
+        let is_ready = self.is_alive(to) && self.raft.disks[to].term == self.raft.disks[leader].term;
+        if !is_ready || !self.raft.leads(leader) {
+            self.network.insert(Hashed::new(Envelope::HandOverRefusal { to: leader, term }));
+            return;
+        }
+        let before = self.raft.clone();
+        if self.raft.campaign(to, Campaign::AgreedDeath, reached, &[]) == Outcome::Won {
+            self.history.see(Sight::HandedOver);
+        }
+        self.show_changes(scenario, &before);
+    }
+
+    fn show_changes(&mut self, scenario: &Scenario, before: &Raft) {
+        for who in 0..NODES {
+            if self.raft.disks[who] != before.disks[who] {
+                self.show_raft(scenario, who);
+            }
         }
     }
 
@@ -276,21 +347,24 @@ impl World {
         if outcome == Outcome::Refused {
             self.network.insert(Hashed::new(Envelope::Refusal { to: candidate, term: asked.term }));
         }
-        for who in 0..NODES {
-            if self.raft.disks[who] != before.disks[who] {
-                self.show_raft(scenario, who);
-            }
-        }
+        self.show_changes(scenario, &before);
     }
 
     fn crash(&mut self, who: usize) {
         self.cores[who] = None;
         self.asked[who] = None;
+        self.giving[who] = None;
         self.raft.forget_leader(who);
         self.network.retain(|envelope| envelope.of().to() != who);
         self.cut.retain(|(observer, other)| *observer != who && *other != who);
         self.history.forget(who);
     }
+}
+
+/// Every choice among these nodes.
+fn subsets(nodes: &[usize]) -> impl Iterator<Item = Vec<usize>> {
+    let chosen = move |mask: u32| nodes.iter().enumerate().filter(move |(bit, _)| mask >> bit & 1 == 1);
+    (0..1_u32 << nodes.len()).map(move |mask| chosen(mask).map(|(_, who)| *who).collect())
 }
 
 /// The figures of an announcement decide nothing; without them, equal situations are equal states.
@@ -316,6 +390,7 @@ impl Model for Scenario {
             loads: self.loads,
             raft: Raft::led_by_the_first(self.logs),
             asked: [None; NODES],
+            giving: [None; NODES],
             network: BTreeSet::new(),
             cut: BTreeSet::new(),
             budget: Budget {
@@ -327,6 +402,7 @@ impl Model for Scenario {
                 false_suspicions: self.false_suspicions,
                 campaigns: self.campaigns,
                 appends: self.appends,
+                hand_overs: self.hand_overs,
             },
             history: History::default(),
         };
@@ -372,15 +448,16 @@ impl Model for Scenario {
             }
             if world.asked[who].is_some() && world.budget.campaigns > 0 {
                 let others: Vec<usize> = (0..NODES).filter(|other| *other != who && world.is_alive(*other)).collect();
-                for mask in 0..1_u32 << others.len() {
-                    let reached = others
-                        .iter()
-                        .enumerate()
-                        .filter(|(bit, _)| mask >> bit & 1 == 1)
-                        .map(|(_, who)| *who)
-                        .collect();
-                    actions.push(Action::RaftDecides { candidate: who, reached });
-                }
+                let ways = subsets(&others).map(|reached| Action::RaftDecides { candidate: who, reached });
+                actions.extend(ways);
+            }
+            if let Some((to, _)) = world.giving[who]
+                && world.budget.hand_overs > 0
+            {
+                let others: Vec<usize> = (0..NODES).filter(|other| *other != to && world.is_alive(*other)).collect();
+                let ways = subsets(&others).map(|reached| Action::RaftHandsOver { leader: who, reached });
+                actions.extend(ways);
+                actions.push(Action::HandOverGetsLost(who));
             }
             if world.raft.leads(who) && world.budget.appends > 0 {
                 let others = (0..NODES).filter(|other| *other != who && world.is_alive(*other));
@@ -424,6 +501,17 @@ impl Model for Scenario {
                 world.budget.appends -= 1;
                 let changed = world.raft.append(leader, to)?;
                 world.show_raft(self, changed);
+                if self.hand_overs > 0 && changed != leader {
+                    world.show_raft(self, leader);
+                }
+            }
+            Action::RaftHandsOver { leader, reached } => {
+                world.budget.hand_overs -= 1;
+                world.hand_over(self, leader, &reached);
+            }
+            Action::HandOverGetsLost(leader) => {
+                world.budget.hand_overs -= 1;
+                world.giving[leader] = None;
             }
             Action::Crash(who) => {
                 world.budget.crashes -= 1;
@@ -461,13 +549,15 @@ impl Model for Scenario {
             OlderAgreementCountsForNothing,
             NoNominationOnOneWord,
             NomineeIsFirstByFrozenLoads,
-            CampaignsAreABackOffApart
+            CampaignsAreABackOffApart,
+            HandedOverOnlyToTheCaughtUp
         ];
         properties.extend(self.sights.iter().map(|sight| {
             let was_seen: fn(&Self, &World) -> bool = match sight {
                 Sight::Confirmed => |_, world| world.history.has_seen(Sight::Confirmed),
                 Sight::RefusedThenConfirmed => |_, world| world.history.has_seen(Sight::RefusedThenConfirmed),
                 Sight::LeastLoadedLed => |_, world| world.history.has_seen(Sight::LeastLoadedLed),
+                Sight::HandedOver => |_, world| world.history.has_seen(Sight::HandedOver),
             };
             Property::sometimes(sight.text(), was_seen)
         }));

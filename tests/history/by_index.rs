@@ -2,10 +2,16 @@
 //! remains is to check that this order respects real time and explains every answer.
 //!
 //! Calls of unknown outcome have no place. But every change makes one revision, without gaps: a gap in the revisions of the known
-//! answers can only be filled by them, and so only there something must be tried.
+//! answers can only be filled by them, and so only there something must be tried; and what is read later tells which keys such a
+//! revision changed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use image_cloud::protocol::ledger::KvOperation;
 
 use super::model::Model;
-use super::{Answer, Call, NEVER, NotLinearizable, Question};
+use super::{Answer, Call, NEVER, NotLinearizable, Question, Told};
 
 /// What a history was like.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +39,17 @@ struct Unknown<'a> {
     used: bool,
 }
 
+/// What the known answers say about the revisions that no known call has made.
+#[derive(Default)]
+struct Clues {
+    /// In this revision the key was changed; to this value, if that was seen.
+    changed: BTreeMap<u64, Vec<(Bytes, Option<Bytes>)>>,
+    /// In this revision these keys were not changed.
+    quiet: BTreeMap<u64, BTreeSet<Bytes>>,
+}
+
 struct Replay<'a> {
+    clues: Clues,
     known: Vec<Known<'a>>,
     unknown: Vec<Unknown<'a>>,
     tries: usize,
@@ -64,7 +80,7 @@ pub fn check(history: &[Call]) -> Result<Summary, NotLinearizable> {
             _ => summary.reads += 1,
         }
     }
-    let mut replay = Replay { known, unknown, tries: 0 };
+    let mut replay = Replay { clues: Clues::gather(&known), known, unknown, tries: 0 };
     replay.go(0, Model::default()).map_err(|(_, why)| why)?;
     summary.unknown_done = replay.unknown.iter().filter(|unknown| unknown.used).count();
     Ok(summary)
@@ -97,6 +113,50 @@ fn real_time(history: &[Call]) -> Result<Vec<u64>, NotLinearizable> {
         }
     }
     Ok(behind)
+}
+
+impl Clues {
+    fn gather(known: &[Known<'_>]) -> Clues {
+        let changes = known.iter().filter(|known| known.answer.told.is_a_change()).map(|known| known.answer.revision);
+        let made: BTreeSet<u64> = changes.collect();
+        let last = known.iter().map(|known| known.answer.revision).max().unwrap_or_default();
+        let gaps: BTreeSet<u64> = (1..=last).filter(|revision| !made.contains(revision)).collect();
+        let mut clues = Clues::default();
+        for Known { answer, .. } in known {
+            let Told::Found(found) = &answer.told else { continue };
+            for (key, seen) in found {
+                if gaps.contains(&seen.mod_revision) {
+                    let clue = (key.clone(), Some(seen.value.clone()));
+                    clues.changed.entry(seen.mod_revision).or_default().push(clue);
+                }
+                if gaps.contains(&seen.create_revision) {
+                    clues.changed.entry(seen.create_revision).or_default().push((key.clone(), None));
+                }
+                for revision in gaps.range(seen.mod_revision + 1..=answer.revision) {
+                    clues.quiet.entry(*revision).or_default().insert(key.clone());
+                }
+            }
+        }
+        clues.changed.values_mut().for_each(|clues| {
+            clues.sort();
+            clues.dedup();
+        });
+        clues
+    }
+
+    /// Whether a write may have made the next revision.
+    fn allow(&self, before: &Model, after: &Model, operations: &[KvOperation]) -> bool {
+        let changed = self.changed.get(&after.revision).into_iter().flatten();
+        let fits = |(key, value): &(Bytes, Option<Bytes>)| {
+            after.get(key).is_some_and(|seen| {
+                seen.mod_revision == after.revision && value.as_ref().is_none_or(|value| seen.value == value)
+            })
+        };
+        let quiet = self.quiet.get(&after.revision);
+        let is_quiet = |operation: &KvOperation| quiet.is_some_and(|keys| keys.contains(operation.key()));
+        let disturbs = |operation: &KvOperation| before.get(operation.key()) != after.get(operation.key());
+        changed.into_iter().all(fits) && !operations.iter().any(|operation| is_quiet(operation) && disturbs(operation))
+    }
 }
 
 impl Replay<'_> {
@@ -134,6 +194,9 @@ impl Replay<'_> {
             tried.push(index);
             let mut next = model.clone();
             if next.write(operations).is_err() || next.revision == model.revision {
+                continue;
+            }
+            if !self.clues.allow(model, &next, operations) {
                 continue;
             }
             self.tries += 1;

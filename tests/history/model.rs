@@ -25,6 +25,10 @@ impl Model {
         }
     }
 
+    pub fn get(&self, key: &[u8]) -> Option<&Seen> {
+        self.keys.get(key)
+    }
+
     /// All operations or none.
     pub fn write(&mut self, operations: &[KvOperation]) -> Result<Vec<KvResult>, RefusedWhy> {
         let before = (operations.len() > 1).then(|| self.keys.clone());

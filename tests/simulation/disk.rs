@@ -75,6 +75,8 @@ pub struct Disk {
     written: u64,
     /// Handles of an earlier life write into the void.
     life: u64,
+    /// No sync ends while it stalls.
+    stalls: bool,
     honesty: Honesty,
     rng: SmallRng,
     snapshot: Option<Vec<u8>>,
@@ -94,6 +96,7 @@ impl SharedDisk {
             pending: VecDeque::new(),
             written: 0,
             life: 0,
+            stalls: false,
             honesty,
             rng: SmallRng::seed_from_u64(seed),
             snapshot: None,
@@ -117,6 +120,11 @@ impl SharedDisk {
         }
         disk.pending.clear();
         disk.seen = disk.synced.clone();
+    }
+
+    /// From now on no sync ends, or those that wait do.
+    pub fn set_stalled(&self, stalls: bool) {
+        self.lock().stalls = stalls;
     }
 
     /// The log as the next life finds it.
@@ -177,6 +185,9 @@ impl SimLog {
     /// Syncs everything up to a write; false if this life ended before.
     async fn sync(&self, (number, time): (u64, Duration)) -> bool {
         SimRuntime::sleep(time).await;
+        while self.disk.lock().stalls {
+            SimRuntime::sleep(time).await;
+        }
         let mut disk = self.disk.lock();
         if disk.life != self.life {
             return false;

@@ -182,6 +182,11 @@ impl World {
         }
     }
 
+    /// The disk of a node stalls, or works again.
+    pub fn set_stalled(&self, index: usize, stalls: bool) {
+        self.disks[index].set_stalled(stalls);
+    }
+
     /// Cuts one node off, in both directions or only outwards.
     pub fn isolate(&self, index: usize, inwards: bool) {
         let mut shared = self.shared();

@@ -6,7 +6,9 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
-use super::{capacity, decrypt, encrypt, fail, hash, inspect, kv, label, read_label, send, status};
+use super::{
+    capacity, decrypt, encrypt, events, fail, hash, heal, inspect, kv, label, partition, read_label, send, slow, status,
+};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -18,6 +20,7 @@ Examples:
   client fail coordinator --for 5s                makes the coordinator fail for 5 seconds
   client set color blue                           writes to the replicated store; client get color reads
   client incr views -1 --floor 0                  a counter that never goes below zero
+  client partition 1,2/3                          cuts node 3 off from the others; client heal ends it
 
 `client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
 
@@ -69,10 +72,22 @@ pub enum Command {
     Cas(kv::CasArguments),
     /// Add to a number, never below a floor
     Incr(kv::IncrArguments),
+    /// Show changes of keys as they happen
+    Watch(kv::WatchArguments),
     /// Show who leads
     Leader(hash::LeaderArguments),
+    /// Show what happened at the nodes
+    Events(events::EventsArguments),
+    /// Show why this node leads: who called the election, every load, the votes
+    ExplainElection(events::ExplainArguments),
     /// Show whether all replicas are equal
     Hash(hash::HashArguments),
+    /// Cut links between nodes
+    Partition(partition::Arguments),
+    /// Delay and lose messages between nodes
+    Slow(slow::Arguments),
+    /// Make all links whole again
+    Heal(heal::Arguments),
 }
 
 /// Parses the arguments, program name first; `client 1 5` as `client send 1 5`.
@@ -170,7 +185,16 @@ mod tests {
             "client cas color --revision 7 red",
             "client incr views -1 --floor 0",
             "client leader",
+            "client watch session/ --after 5 -o json",
             "client hash -o json",
+            "client events --follow --node 2",
+            "client explain-election 7 -o json",
+            "client partition 1,2/3",
+            "client partition --one-way 1/2",
+            "client partition --only 1/2",
+            "client slow 1/2 --delay 50ms --jitter 10ms --loss 5%",
+            "client slow 1/2/3 --loss 5%",
+            "client heal",
         ] {
             assert!(command(line).is_ok(), "{line}: {}", command(line).unwrap_err());
         }
@@ -198,6 +222,14 @@ mod tests {
             "client fail 1",
             "client fail 1 --for 5",
             "client fail 1 --for 0s",
+            "client partition",
+            "client partition 1,2",
+            "client partition 1,2/2",
+            "client slow 1/2",
+            "client slow 1/2 --jitter 5ms",
+            "client slow 1/2 --delay 50",
+            "client slow 1/2 --loss 5",
+            "client heal 1",
             "client encrpyt --input cat.jpg",
             "client set color",
             "client get",

@@ -70,6 +70,7 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
         ProblemCode::TooLarge
         | ProblemCode::CarrierTooSmall
         | ProblemCode::Conflict
+        | ProblemCode::Forgotten
         | ProblemCode::OutcomeUnknown
         | ProblemCode::Internal => Exit::Failed,
         ProblemCode::Busy

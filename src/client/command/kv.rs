@@ -159,6 +159,47 @@ pub struct IncrArguments {
     pub write: WriteArguments,
 }
 
+#[derive(Clone, Debug, clap::Args)]
+#[command(before_help = "\
+Examples:
+  client watch                                    every change, as it happens, until Ctrl-C
+  client watch session/ -o json
+  client watch --after 120                        what has changed since revision 120, and what comes
+
+A node keeps its last 10,000 changes; older revisions end with exit code 1. When a node is lost, another one goes on.")]
+pub struct WatchArguments {
+    /// Only keys that begin with this
+    #[arg(default_value = "")]
+    pub prefix: String,
+    /// Begin after this revision [default: now]
+    #[arg(long, value_name = "REVISION")]
+    pub after: Option<u64>,
+    /// Form of the result; JSON has one change on each line
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+pub async fn watch(arguments: &WatchArguments, target: &TargetArguments) -> Result<(), CommandError> {
+    let mut watch = target.open(None)?.cluster.watch(&arguments.prefix, arguments.after);
+    loop {
+        let changed = watch.next().await?;
+        print_line(&match (arguments.output, &changed.item) {
+            (Format::Json, _) => json_line(&changed)?,
+            (Format::Table, None) => format!("{:>8}  gone  {}", changed.revision, changed.key),
+            (Format::Table, Some(item)) => {
+                format!("{:>8}  set   {} = {}", changed.revision, changed.key, value_for_people(item))
+            }
+        })?;
+    }
+}
+
+fn value_for_people(item: &Item) -> String {
+    match (&item.value, &item.value_base64) {
+        (Some(text), _) => shortened(text),
+        (None, coded) => format!("base64:{}", shortened(coded.as_deref().unwrap_or_default())),
+    }
+}
+
 pub async fn set(arguments: SetArguments, target: &TargetArguments) -> Result<(), CommandError> {
     let SetArguments { key, value, expires, if_absent, write } = arguments;
     let (value, value_base64) = if value == "-" { from_stdin()? } else { (Some(value), None) };
@@ -234,10 +275,7 @@ pub async fn list(arguments: ListArguments, target: &TargetArguments) -> Result<
     let mut table = new_table();
     table.set_header(["KEY", "VALUE", "REVISION", "VERSION"]);
     for item in items {
-        let value = match (&item.value, &item.value_base64) {
-            (Some(text), _) => shortened(text),
-            (None, coded) => format!("base64:{}", shortened(coded.as_deref().unwrap_or_default())),
-        };
+        let value = value_for_people(&item);
         table.add_row([item.key, value, item.mod_revision.to_string(), item.version.to_string()]);
     }
     print_line(&table.to_string())

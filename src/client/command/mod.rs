@@ -4,19 +4,24 @@ mod args;
 mod capacity;
 mod decrypt;
 mod encrypt;
+mod events;
 mod exit;
 mod fail;
 mod files;
 mod hash;
+mod heal;
 mod inspect;
 mod kv;
 mod label;
+mod links;
 mod local;
 mod output;
+mod partition;
 mod picture;
 mod read_label;
 mod request;
 mod send;
+mod slow;
 mod status;
 mod target;
 
@@ -58,7 +63,12 @@ async fn until_interrupted(cli: Cli) -> Result<(), CommandError> {
     let cannot_watch = |error| CommandError::new(Exit::Failed, format!("cannot watch for signals: {error}"));
     let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot_watch)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(cannot_watch)?;
-    let ends_by_interrupt = matches!(&cli.command, Command::Status(status) if status.watch);
+    let ends_by_interrupt = match &cli.command {
+        Command::Status(status) => status.watch,
+        Command::Events(events) => events.follow,
+        Command::Watch(_) => true,
+        _ => false,
+    };
     tokio::select! {
         result = run(cli) => result,
         _ = interrupt.recv() => if ends_by_interrupt { Ok(()) } else { Err(CommandError::quiet(Exit::Interrupted)) },
@@ -85,6 +95,12 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Cas(arguments) => kv::cas(arguments, target).await,
         Command::Incr(arguments) => kv::incr(arguments, target).await,
         Command::Leader(arguments) => hash::leader(&arguments, target).await,
+        Command::Watch(arguments) => kv::watch(&arguments, target).await,
+        Command::Events(arguments) => events::events(&arguments, target).await,
+        Command::ExplainElection(arguments) => events::explain(&arguments, target).await,
         Command::Hash(arguments) => hash::hash(&arguments, target).await,
+        Command::Partition(arguments) => partition::run(&arguments, target).await,
+        Command::Slow(arguments) => slow::run(&arguments, target).await,
+        Command::Heal(heal::Arguments {}) => heal::run(target).await,
     }
 }

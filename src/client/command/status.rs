@@ -13,6 +13,8 @@ use super::output::{Format, json_line, new_table, print_line};
 use super::target::TargetArguments;
 use crate::client::NodeReport;
 use crate::id::{Load, NodeId};
+use crate::protocol::election::Cause;
+use crate::protocol::fault;
 use crate::protocol::status::{Leadership, NodeState, NodeStatus, PeerStatus};
 
 /// Clears the terminal and goes to its upper left corner.
@@ -26,7 +28,7 @@ Examples:
   client status -o json | jq '.nodes[] | select(.answers)'
 
 LAG is how many committed entries a node has not applied yet. For a node that does not answer, state, load and LAST SEEN are
-what the others last heard of it. Exit code 4 if no node answers.")]
+what the others last heard of it. Links that are cut, slow or lossy stand below the table. Exit code 4 if no node answers.")]
 pub struct Arguments {
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t)]
@@ -64,6 +66,8 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
 struct ClusterView {
     /// The confirmed coordinator of the highest term that any node knows.
     coordinator: Option<Leadership>,
+    /// Why that one was elected, if a node that answers knows.
+    cause: Option<Cause>,
     nodes: Vec<Row>,
 }
 
@@ -96,7 +100,9 @@ impl ClusterView {
         let heard: BTreeSet<NodeId> = statuses.iter().flat_map(|status| &status.peers).map(|peer| peer.node).collect();
         nodes.extend(heard.difference(&asked).map(|&node| Row::hearsay(Some(node), None, &statuses)));
         nodes.sort_by_key(|row| (row.node.is_none(), row.node));
-        ClusterView { coordinator: statuses.iter().filter_map(|status| status.coordinator).max(), nodes }
+        let coordinator = statuses.iter().filter_map(|status| status.coordinator).max();
+        let agreeing = statuses.iter().filter(|status| coordinator.is_some() && status.coordinator == coordinator);
+        ClusterView { coordinator, cause: agreeing.filter_map(|status| status.cause).next(), nodes }
     }
 
     fn table(&self) -> String {
@@ -121,14 +127,21 @@ impl ClusterView {
             column.set_cell_alignment(CellAlignment::Right);
         }
         let heading = match self.coordinator {
-            Some(Leadership { term, node }) => format!("coordinator: node {node} since term {term}"),
+            Some(Leadership { term, node }) => {
+                let cause = self.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                format!("coordinator: node {node} since term {term}{cause}")
+            }
             None => "coordinator: none confirmed".into(),
         };
         let problems = self.nodes.iter().filter_map(|row| {
             let (address, problem) = (row.address.as_ref()?, row.problem.as_ref()?);
             Some(format!("\n{address}: {problem}"))
         });
-        format!("{heading}\n{table}{}", problems.collect::<String>())
+        let faults = self.nodes.iter().filter_map(|row| {
+            let status = row.status.as_ref().filter(|status| !status.faults.is_empty())?;
+            Some(format!("\nnode {}: {}", status.node, fault::in_words(&status.faults)))
+        });
+        format!("{heading}\n{table}{}", problems.chain(faults).collect::<String>())
     }
 }
 
@@ -175,7 +188,7 @@ impl Row {
         let state = self.state.map_or_else(dash, |state| state.to_string());
         let (state, color) = match (self.answers, self.state) {
             (true, Some(NodeState::Active)) => (state, Color::Green),
-            (true, Some(NodeState::Recovering)) => (state, Color::Yellow),
+            (true, Some(NodeState::Recovering | NodeState::Stopping)) => (state, Color::Yellow),
             (true, _) => (state, Color::Red),
             (false, Some(_)) => (format!("no answer (was {state})"), Color::Red),
             (false, None) => ("no answer".to_owned(), Color::Red),

@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::id::{Incarnation, LogPosition, Term};
+use crate::protocol::fault::LinkFault;
 use crate::protocol::status::RaftRole;
 
 fn peer(node: u16, last_seen_ms: Option<u64>, load: f64) -> PeerStatus {
-    PeerStatus { node: NodeId(node), state: NodeState::Active, load: Load::from(load), last_seen_ms }
+    PeerStatus { node: NodeId(node), address: None, state: NodeState::Active, load: Load::from(load), last_seen_ms }
 }
 
 fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerStatus>) -> NodeReport {
@@ -18,6 +19,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         role: RaftRole::Follower,
         term: Term(coordinator.0),
         coordinator: Some(Leadership { term: Term(coordinator.0), node: NodeId(coordinator.1) }),
+        cause: Some(if coordinator.0 == 4 { Cause::PlannedStop } else { Cause::Silence }),
         load: Load::from(0.5),
         workers: 2,
         queued: 3,
@@ -33,6 +35,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         cpu_ms: 1,
         memory_bytes: 1,
         cluster_id: None,
+        faults: Vec::new(),
         peers,
     };
     NodeReport { address: format!("http://127.0.0.1:800{node}"), node: Some(NodeId(node)), result: Ok(status) }
@@ -55,7 +58,8 @@ fn a_node_that_does_not_answer_is_a_row_with_what_the_others_last_heard() {
     assert_eq!(rows, [(1, true, None, Some(0)), (2, false, Some(700), None), (3, true, None, Some(2))]);
     assert_eq!(view.nodes[1].load, Some(Load::from(0.75)));
     let table = view.table();
-    for part in ["coordinator: node 1 since term 4", "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
+    let heading = "coordinator: node 1 since term 4 (the coordinator was told to stop and handed over)";
+    for part in [heading, "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
         assert!(table.contains(part), "{part} in\n{table}");
     }
     assert_eq!(table.matches("[COORDINATOR]").count(), 1);
@@ -76,4 +80,16 @@ fn a_cluster_of_silence_is_a_table_as_well() {
     assert_eq!(view.nodes[0].node, Some(NodeId(1)));
     assert!(view.table().contains("coordinator: none confirmed"));
     assert!(serde_json::to_string(&view).unwrap().contains("\"answers\":false"));
+}
+
+/// Which links are cut stands in the table and in the JSON.
+#[test]
+fn cut_links_stand_below_the_table() {
+    let mut report = answering(1, 40, (4, 1), Vec::new());
+    let cut = LinkFault { cut_in: true, cut_out: true, ..LinkFault::none(NodeId(3)) };
+    report.result.as_mut().unwrap().faults = vec![cut];
+    let view = ClusterView::of(&[report, answering(2, 40, (4, 1), Vec::new())]);
+    let table = view.table();
+    assert!(table.ends_with("\nnode 1: link to node 3: cut both ways"), "{table}");
+    assert!(serde_json::to_string(&view).unwrap().contains("\"faults\":[{\"peer\":3,\"cut_in\":true"));
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::id::{MemberId, Term};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, Finding, RoundId, Standing};
-use crate::protocol::status::Leadership;
+use crate::protocol::status::{Leadership, NodeState};
 use crate::time::Moment;
 
 use super::rank::{Evidence, is_electable};
@@ -77,7 +77,8 @@ impl Election {
         let own = standings.iter().find(|standing| standing.member == self.settings.me);
         let is_behind =
             own.is_none_or(|own| !is_electable(own, &standings, &self.raft.voters)) && self.keeps(Rule::CheckLogs);
-        if from.node != round.caller || is_over || is_behind {
+        let is_leaving = self.state == NodeState::Stopping;
+        if from.node != round.caller || is_over || is_behind || is_leaving {
             return;
         }
         let Some(campaign) = self.permitted(campaign, vacancy, finding, &standings) else { return };
@@ -198,13 +199,7 @@ impl Election {
     /// Raft said no. A refusal of another term than the one that was asked last changes nothing.
     pub(super) fn refused(&mut self, now: Moment, term: Term, why: String, effects: &mut Vec<Effect>) {
         let until = now + self.pause();
-        let is_hand_over = self.hand_over.as_ref().is_some_and(|hand_over| hand_over.term == term);
-        let Some(candidacy) = &mut self.candidacy else {
-            if is_hand_over {
-                effects.push(Effect::Refused { term, why });
-            }
-            return;
-        };
+        let Some(candidacy) = &mut self.candidacy else { return };
         if matches!(candidacy.stage, Stage::Asked { term: asked, .. } if asked == term) {
             candidacy.stage = Stage::RaftSaidNo { term, until };
             effects.push(Effect::Refused { term, why });

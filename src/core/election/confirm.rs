@@ -1,6 +1,7 @@
 //! Raft's word: the only thing that makes a coordinator (E2).
 
 use std::mem;
+use std::time::Duration;
 
 use crate::id::{MemberId, NodeId, Term};
 use crate::protocol::election::{Cause, ElectionMessage, ElectionResult, Finding, Standing};
@@ -8,7 +9,8 @@ use crate::protocol::status::Leadership;
 use crate::time::Moment;
 
 use super::campaign::Candidacy;
-use super::{Effect, Election, NativeElections, RaftView, Rule, rank};
+use super::hand_over::Offer;
+use super::{Effect, Election, NativeElections, ONE_SECOND, RaftView, Rule, rank};
 
 impl Election {
     /// Raft changed. What it says of an older term than it said before is late, and changes nothing.
@@ -63,6 +65,8 @@ impl Election {
         let leadership = Leadership { term, node: self.me() };
         let result = self.result(now, leadership);
         self.announced = term;
+        self.balance.begin_anew();
+        self.balance.rest_until(now + self.settings.hand_over_cool_down);
         self.learn(leadership);
         self.round = None;
         self.candidacy = None;
@@ -70,7 +74,7 @@ impl Election {
             let result = result.clone();
             effects.push(Effect::Send { to, message: ElectionMessage::Coordinator { leadership, result } });
         }
-        let better = rank::better_but_behind(&result.standings, &self.raft.voters, self.me());
+        let better = rank::better_but_behind(&result.standings, &self.raft.voters, &self.settings.prefer, self.me());
         match better.filter(|better| result.campaign.is_some() && !self.suspected.contains_key(&better.node)) {
             Some(better) => self.prepare_hand_over(now, better, result),
             None => effects.push(Effect::Decided(result)),
@@ -103,31 +107,40 @@ impl Election {
                 took_micros: now.since(candidacy.since).as_micros() as u64,
                 handed_over_to: None,
             },
-            None => ElectionResult {
-                coordinator,
-                vacancy: self.latest,
-                caller: None,
-                cause: self.cause_without_candidacy(),
-                standings: self.reported_standings(),
-                campaign: None,
-                votes,
-                voters,
-                took_micros: self.dead_man.lasted(now).as_micros() as u64,
-                handed_over_to: None,
-            },
+            None => {
+                let (cause, took) = self.cause_without_candidacy(now);
+                ElectionResult {
+                    coordinator,
+                    vacancy: self.latest,
+                    caller: self.latest.filter(|_| cause.is_hand_over()).map(|latest| latest.node),
+                    cause,
+                    standings: self.reported_standings(),
+                    campaign: None,
+                    votes,
+                    voters,
+                    took_micros: took.as_micros() as u64,
+                    handed_over_to: None,
+                }
+            }
         }
     }
 
-    /// Raft made this node leader unasked: by its native elections, or because the coordinator handed over.
-    fn cause_without_candidacy(&self) -> Cause {
+    /// Raft made this node leader unasked: by its native elections, or because the coordinator handed over. The cause, and for
+    /// how long it has been known.
+    fn cause_without_candidacy(&self, now: Moment) -> (Cause, Duration) {
+        let is_taken_up = |offer: &Offer| self.latest == Some(offer.from) && now.since(offer.at) < ONE_SECOND;
+        if let Some(offer) = self.offer.filter(is_taken_up) {
+            return (offer.cause, now.since(offer.at));
+        }
         let suspicion = self.latest.and_then(|latest| self.suspected.get(&latest.node));
-        match (self.dead_man.native(), suspicion) {
+        let cause = match (self.dead_man.native(), suspicion) {
             (_, Some(suspicion)) => suspicion.cause,
             (NativeElections::Off, None) if self.latest.is_some_and(|latest| latest.node != self.me()) => {
                 Cause::HandOver
             }
             (NativeElections::Off | NativeElections::On, None) => Cause::NoCoordinator,
-        }
+        };
+        (cause, self.dead_man.lasted(now))
     }
 
     /// The standings as the last heartbeats told them, for an election without a round.
@@ -147,7 +160,7 @@ impl Election {
                 state: report.state,
                 finding: Finding::Unknown,
             });
-        rank::in_rank_order(peers.chain([own]).collect(), &self.raft.voters)
+        rank::in_rank_order(peers.chain([own]).collect(), &self.raft.voters, &self.settings.prefer)
     }
 
     /// Says when a coordinator becomes known, and when none is known any more.

@@ -1,6 +1,7 @@
 //! What goes into the election and what comes out of it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::id::{Load, LogPosition, MemberId, NodeId, Term};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, ElectionResult, Finding, Heartbeat, RoundId};
@@ -73,8 +74,21 @@ pub enum Input {
         /// The message.
         message: ElectionMessage,
     },
-    /// [`Effect::Campaign`] or [`Effect::HandOver`] came back without success (an answer, or 100 ms without one). Success is
-    /// never reported here: it shows in [`Input::Raft`].
+    /// For how long the log's disk has been working on a sync without finishing any; zero while nothing waits for it.
+    Disk {
+        /// How long.
+        waits: Duration,
+    },
+    /// [`Effect::HandOver`] was not begun: the other node is not ready. Whether one that was begun succeeds shows in
+    /// [`Input::Raft`].
+    HandOverRefused {
+        /// The `term` of that effect.
+        term: Term,
+        /// Why, for people.
+        why: String,
+    },
+    /// [`Effect::Campaign`] came back without success (an answer, or 100 ms without one). Success is never reported here: it
+    /// shows in [`Input::Raft`].
     CampaignRefused {
         /// The `term` of that effect.
         term: Term,
@@ -111,12 +125,25 @@ pub enum Effect {
         /// For [`Campaign::Initialise`]: the first members.
         members: Vec<MemberId>,
     },
-    /// As leader: hand over to a caught-up, less loaded node.
+    /// As leader: hand over to a caught-up node.
     HandOver {
         /// To whom.
         to: MemberId,
         /// The term in which this node leads.
         term: Term,
+        /// Why.
+        cause: Cause,
+    },
+    /// This node has handed over: log and record it. (The last step of an election is part of its result instead.)
+    HandedOver {
+        /// Its leadership.
+        from: Leadership,
+        /// Who leads now.
+        to: NodeId,
+        /// Why.
+        cause: Cause,
+        /// How long it took.
+        took: Duration,
     },
     /// Switch Raft's native elections on or off. They are off until this says otherwise.
     NativeElections(NativeElections),

@@ -7,9 +7,12 @@
 //! 4. the nominee checks the evidence against its own, agrees (`Ok`) and asks Raft (`campaign`);
 //! 5. Raft confirms it, it announces itself (`confirm`: `Coordinator`), and hands over if the least-loaded was behind (`hand_over`).
 //!
+//! And while a coordinator lives: it hands over to a much better node, or because it must leave (`balance`: `HandingOver`).
+//!
 //! Deliberately absent: nothing is decided by a belief. Without Raft's word in the latest known term nobody is a coordinator.
 
 mod answer;
+mod balance;
 mod campaign;
 mod confirm;
 mod contract;
@@ -24,6 +27,7 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::id::{Load, MemberId, NodeId, Term};
 use crate::protocol::election::{Cause, ElectionMessage, Heartbeat, RoundId, Standing};
@@ -34,9 +38,10 @@ pub use contract::{Effect, Input, NativeElections, RaftView};
 pub use settings::{FirstStart, Rule, Settings, Strategy};
 
 use answer::Answer;
+use balance::Balance;
 use campaign::{Campaigns, Candidacy};
 use dead_man::DeadMan;
-use hand_over::HandOver;
+use hand_over::{HandOver, Offer};
 use jitter::Jitter;
 use membership::Membership;
 use round::{Calls, Round, Stage};
@@ -68,6 +73,11 @@ pub struct Election {
     /// The last term in which this node announced itself.
     announced: Term,
     hand_over: Option<HandOver>,
+    balance: Balance,
+    /// The last hand-over to this node that a coordinator announced.
+    offer: Option<Offer>,
+    /// For how long the disk has been working on a sync.
+    disk_waits: Duration,
     /// The term in which a hand-over did not come off: this node leads, but its Raft refuses writes.
     stuck: Option<Term>,
     dead_man: DeadMan,
@@ -88,6 +98,7 @@ struct Report {
     load: Load,
     state: NodeState,
     last_log: crate::id::LogPosition,
+    disk_waits: Duration,
 }
 
 /// What the election is doing, for status and logs.
@@ -103,7 +114,7 @@ pub enum Phase {
     Campaigning,
     /// This node is the nominee, Raft said no, and it waits for its back-off to pass.
     RaftSaidNo,
-    /// This node is confirmed and waits for the less loaded node to take over.
+    /// This node is confirmed and waits for a better node to take over.
     HandingOver,
 }
 
@@ -140,6 +151,9 @@ impl Election {
             campaigns: None,
             announced: Term(0),
             hand_over: None,
+            balance: Balance::default(),
+            offer: None,
+            disk_waits: Duration::ZERO,
             stuck: None,
             dead_man: DeadMan::default(),
             last_alarm: None,
@@ -157,6 +171,7 @@ impl Election {
             self.continue_hand_over(now, &mut effects);
             self.continue_candidacy(now, &mut effects);
             self.continue_round(now, &mut effects);
+            self.consider_hand_over(now, &mut effects);
             self.call_if_vacant(now, &mut effects);
         } else {
             self.report(now, &mut effects);
@@ -184,6 +199,8 @@ impl Election {
                 self.probed(now, round, node, finding, effects);
             }
             Input::Received { from, message } if self.takes_part() => self.receive(now, from, message, effects),
+            Input::Disk { waits } => self.disk_waits = waits,
+            Input::HandOverRefused { term, why } => self.hand_over_refused(now, term, why, effects),
             Input::CampaignRefused { term, why } => self.refused(now, term, why, effects),
             Input::Heartbeat(_) | Input::Learned(_) | Input::Probed { .. } | Input::Received { .. } => {}
         }
@@ -200,15 +217,16 @@ impl Election {
             self.round = None;
             self.candidacy = None;
             self.expired = None;
-            self.finish_hand_over(None, effects);
+            self.finish_hand_over(now, None, effects);
             self.answers.clear();
         }
     }
 
     fn heard(&mut self, heartbeat: Heartbeat) {
-        let Heartbeat { member, load, state, last_log, coordinator, .. } = heartbeat;
+        let Heartbeat { member, load, state, last_log, coordinator, disk_waits_ms, .. } = heartbeat;
+        let disk_waits = Duration::from_millis(disk_waits_ms.into());
         if member.node != self.me() && self.settings.nodes.contains(&member.node) {
-            self.reports.insert(member.node, Report { member, load, state, last_log });
+            self.reports.insert(member.node, Report { member, load, state, last_log, disk_waits });
             if let Some(leadership) = coordinator {
                 self.learn(leadership);
             }
@@ -227,6 +245,7 @@ impl Election {
             ElectionMessage::Election { .. } => self.nominated(now, from, message, effects),
             ElectionMessage::Ok { round } => self.agreed(from, round),
             ElectionMessage::Coordinator { leadership, .. } => self.announced_by(from, leadership),
+            ElectionMessage::HandingOver { leadership, cause } => self.offered(now, from, leadership, cause),
         }
     }
 
@@ -301,4 +320,4 @@ impl Election {
 }
 
 /// Least time between two lines that say the same to people.
-const ONE_SECOND: std::time::Duration = std::time::Duration::from_secs(1);
+const ONE_SECOND: Duration = Duration::from_secs(1);

@@ -67,26 +67,36 @@ pub fn is_electable(candidate: &Standing, standings: &[Standing], voters: &[Memb
     voters.contains(&candidate.member) && covered >= majority(voters.len())
 }
 
-/// The standings in rank order: electable first, then Active before Recovering (E5), then the lowest load, then the lowest id.
-pub fn in_rank_order(mut standings: Vec<Standing>, voters: &[MemberId]) -> Vec<Standing> {
+/// A node's place in the preferred order; those that it does not name share the place after the last.
+pub fn place(prefer: &[NodeId], node: NodeId) -> usize {
+    prefer.iter().position(|preferred| *preferred == node).unwrap_or(prefer.len())
+}
+
+/// The standings in rank order: electable first, then Active before Recovering (E5), then the preferred order if there is one, then
+/// the lowest load, then the lowest id.
+pub fn in_rank_order(mut standings: Vec<Standing>, voters: &[MemberId], prefer: &[NodeId]) -> Vec<Standing> {
     let electable: Vec<MemberId> = standings
         .iter()
         .filter(|standing| is_electable(standing, &standings, voters))
         .map(|standing| standing.member)
         .collect();
-    standings
-        .sort_by(|a, b| electable.contains(&b.member).cmp(&electable.contains(&a.member)).then_with(|| by_merit(a, b)));
+    standings.sort_by(|a, b| {
+        electable.contains(&b.member).cmp(&electable.contains(&a.member)).then_with(|| by_merit(a, b, prefer))
+    });
     standings
 }
 
 /// The order among nodes whose logs are equally good.
-fn by_merit(a: &Standing, b: &Standing) -> Ordering {
-    let key = |standing: &Standing| (standing.state != NodeState::Active, standing.load, standing.member.node);
+fn by_merit(a: &Standing, b: &Standing, prefer: &[NodeId]) -> Ordering {
+    let key = |standing: &Standing| {
+        let node = standing.member.node;
+        (standing.state != NodeState::Active, place(prefer, node), standing.load, node)
+    };
     key(a).cmp(&key(b))
 }
 
 /// The candidates of a round, first in rank first: whoever is electable, except a coordinator that holds that it leads, for its
-/// Raft cannot campaign.
+/// Raft cannot campaign, and a node that is stopping.
 pub fn candidates(ranked: &[Standing], voters: &[MemberId], vacancy: Option<Leadership>) -> Vec<NodeId> {
     let still_leads = |standing: &Standing| {
         standing.finding != Finding::Unknown && vacancy.is_some_and(|vacancy| vacancy.node == standing.member.node)
@@ -94,19 +104,26 @@ pub fn candidates(ranked: &[Standing], voters: &[MemberId], vacancy: Option<Lead
     ranked
         .iter()
         .filter(|standing| is_electable(standing, ranked, voters) && !still_leads(standing))
+        .filter(|standing| standing.state != NodeState::Stopping)
         .map(|standing| standing.member.node)
         .collect()
 }
 
 /// The node to which `winner` hands over as the last step of its election (E1): a voter that was behind, and that is strictly
-/// less loaded (an equal load is not worth a hand-over).
-pub fn better_but_behind(ranked: &[Standing], voters: &[MemberId], winner: NodeId) -> Option<MemberId> {
+/// better by state, preferred order or load (an equal load is not worth a hand-over).
+pub fn better_but_behind(
+    ranked: &[Standing],
+    voters: &[MemberId],
+    prefer: &[NodeId],
+    winner: NodeId,
+) -> Option<MemberId> {
     let winner = ranked.iter().find(|standing| standing.member.node == winner)?;
-    let cost = |standing: &Standing| (standing.state != NodeState::Active, standing.load);
+    let cost =
+        |standing: &Standing| (standing.state != NodeState::Active, place(prefer, standing.member.node), standing.load);
     ranked
         .iter()
         .filter(|standing| voters.contains(&standing.member) && !is_electable(standing, ranked, voters))
         .filter(|standing| cost(standing) < cost(winner))
-        .min_by(|a, b| by_merit(a, b))
+        .min_by(|a, b| by_merit(a, b, prefer))
         .map(|standing| standing.member)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::id::{MemberId, NodeId};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, RoundId, Standing};
-use crate::protocol::status::Leadership;
+use crate::protocol::status::{Leadership, NodeState};
 use crate::time::Moment;
 
 use super::rank::{self, Evidence};
@@ -67,7 +67,8 @@ impl Election {
     /// Calls a round if there is a reason and nothing under way.
     pub(super) fn call_if_vacant(&mut self, now: Moment, effects: &mut Vec<Effect>) {
         let is_busy = self.round.is_some() || self.candidacy.is_some() || self.hand_over.is_some();
-        if is_busy || now < self.calls.not_before {
+        let is_leaving = self.state == NodeState::Stopping;
+        if is_busy || is_leaving || now < self.calls.not_before {
             return;
         }
         if self.is_before_first_start() {
@@ -176,11 +177,11 @@ impl Election {
             return self.give_up_round(now);
         }
         self.relieve_dead_man(effects);
-        let ranked = rank::in_rank_order(standings, &voters);
+        let ranked = rank::in_rank_order(standings, &voters, &self.settings.prefer);
         let candidates = if self.keeps(Rule::CheckLogs) {
             rank::candidates(&ranked, &voters, vacancy)
         } else {
-            rank::in_rank_order(ranked.clone(), &[]).iter().map(|standing| standing.member.node).collect()
+            rank::in_rank_order(ranked.clone(), &[], &[]).iter().map(|standing| standing.member.node).collect()
         };
         self.nominate_first_of(now, ranked, candidates, effects);
     }
@@ -208,7 +209,7 @@ impl Election {
             return self.give_up_round(now);
         }
         let members: Vec<MemberId> = standings.iter().map(|standing| standing.member).collect();
-        let ranked = rank::in_rank_order(standings, &members);
+        let ranked = rank::in_rank_order(standings, &members, &self.settings.prefer);
         let is_first = ranked.first().is_some_and(|first| first.member == self.settings.me);
         match self.settings.first_start {
             FirstStart::Everybody if !is_first => self.give_up_round(now),

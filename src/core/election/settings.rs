@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::id::{MemberId, NodeId};
+use crate::id::{Load, MemberId, NodeId};
 
 /// The numbers of the election.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -34,9 +34,22 @@ pub struct Settings {
     pub dead_man: Duration,
     /// How long a winner waits for the log of the least-loaded node before it keeps the lead (2 s).
     pub catch_up: Duration,
-    /// How long a hand-over may take before the winner has a third node elected: 2 × Raft's election_timeout_min (400 ms).
+    /// How long a hand-over may take before the coordinator has a third node elected: 2 × Raft's election_timeout_min (400 ms).
     pub hand_over: Duration,
-    /// A rule to break. For `tests/election_model/`, which must notice; `None` everywhere else.
+    /// Who should lead, the most wanted first; whoever is not named comes after them. Empty: load decides.
+    pub prefer: Vec<NodeId>,
+    /// E4: by how much the coordinator must be more loaded than another node (1.00 job per worker). Placement keeps nodes closer
+    /// together than that.
+    pub hand_over_margin: Load,
+    /// E4: the part of the coordinator's load that leading itself costs, and that would move along (0.25).
+    pub hand_over_cost: Load,
+    /// E4: for how long without a break the other node must have been the better one (30 s).
+    pub hand_over_hold: Duration,
+    /// E4: for how long after an election, a hand-over or a failed one nothing is handed over (60 s).
+    pub hand_over_cool_down: Duration,
+    /// A coordinator whose disk has not finished a sync for this long gives up its lead (500 ms).
+    pub disk_stall: Duration,
+    /// A rule to break. For `tests/election_model/` and `load_swings`, which must notice; `None` everywhere else.
     #[doc(hidden)]
     pub broken: Option<Rule>,
 }
@@ -60,6 +73,12 @@ impl Settings {
             dead_man: Duration::from_secs(3),
             catch_up: Duration::from_secs(2),
             hand_over: Duration::from_millis(400),
+            prefer: Vec::new(),
+            hand_over_margin: Load::from_hundredths(100),
+            hand_over_cost: Load::from_hundredths(25),
+            hand_over_hold: Duration::from_secs(30),
+            hand_over_cool_down: Duration::from_secs(60),
+            disk_stall: Duration::from_millis(500),
             broken: None,
         }
     }
@@ -86,7 +105,7 @@ pub enum FirstStart {
     Majority,
 }
 
-/// The rules whose loss the model checker must notice, one mutant each.
+/// The rules whose loss the model checker or the simulation of loads must notice, one mutant each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Rule {
     /// E2: a coordinator is announced only when Raft has confirmed it.
@@ -103,4 +122,12 @@ pub enum Rule {
     AgreeOnDeath,
     /// E3: an agreement about a leadership older than the latest term counts for nothing.
     ThisLeadership,
+    /// E4: the other node is less loaded by the margin.
+    Margin,
+    /// E4: it has been so for the hold time.
+    Hold,
+    /// E4: the last change is the cool-down ago.
+    CoolDown,
+    /// E4: a node is handed the lead only when it has caught up.
+    HandOverToCaughtUp,
 }

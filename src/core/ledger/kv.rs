@@ -141,17 +141,12 @@ impl Table {
         self.values.get(key).filter(|value| value.is_alive(now))
     }
 
-    /// Removes what is due, up to a bound; says whether there was anything.
-    pub fn expire(&mut self, now: Stamp) -> bool {
-        let due: Vec<Bytes> = self
-            .due
-            .iter()
-            .take_while(|(expires, _)| *expires <= now)
-            .take(EXPIRED_AT_ONCE)
-            .map(|(_, key)| key.clone())
-            .collect();
+    /// Removes what is due, up to a bound, and says which keys.
+    pub fn expire(&mut self, now: Stamp) -> Vec<Bytes> {
+        let due = self.due.iter().take_while(|(expires, _)| *expires <= now).take(EXPIRED_AT_ONCE);
+        let due: Vec<Bytes> = due.map(|(_, key)| key.clone()).collect();
         due.iter().for_each(|key| self.remove(key));
-        !due.is_empty()
+        due
     }
 
     pub fn is_due(&self, now: Stamp) -> bool {

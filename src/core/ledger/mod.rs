@@ -8,6 +8,9 @@ mod kv;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::answers::ANSWERS_KEPT_MS;
@@ -15,7 +18,7 @@ pub use self::kv::{PAGE_LIMIT, Page};
 
 use self::answers::{Answers, Known};
 use self::kv::Table;
-use crate::protocol::ledger::{Answer, KeyValue, Refused, RefusedWhy, Stamp, Write};
+use crate::protocol::ledger::{Answer, Change, KeyValue, KvResult, Refused, RefusedWhy, Stamp, Write};
 
 /// The ledger's state. A clone costs a few pointers, so that a snapshot can be written while commands go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,12 +31,23 @@ pub struct Ledger {
 
 impl Ledger {
     /// Lets the ledger's time go on: what is due by then expires, and old answers are forgotten. Commands of one entry follow.
-    pub fn advance(&mut self, stamp: Stamp) {
+    /// Gives the keys that are gone.
+    pub fn advance(&mut self, stamp: Stamp) -> Vec<Change> {
         self.stamp = self.stamp.max(stamp);
-        if self.table.expire(self.stamp) {
-            self.revision += 1;
-        }
+        let expired = self.table.expire(self.stamp);
+        self.revision += u64::from(!expired.is_empty());
         self.answers.forget(self.stamp);
+        expired.into_iter().map(|key| Change { revision: self.revision, key, now: None }).collect()
+    }
+
+    /// What the write that has just been applied has changed, each key once.
+    pub fn changes(&self, write: &Write, answer: &Answer) -> Vec<Change> {
+        let Ok(results) = &answer.outcome else { return Vec::new() };
+        let changed = |result: &KvResult| !matches!(result, KvResult::AsExpected | KvResult::Deleted(false));
+        let done = write.operations.iter().zip(results).filter(|(_, result)| changed(result));
+        let keys: BTreeSet<&Bytes> = done.map(|(operation, _)| operation.key()).collect();
+        let change = |key: &Bytes| Change { revision: self.revision, key: key.clone(), now: self.get(key) };
+        keys.into_iter().map(change).collect()
     }
 
     /// Applies a write that stands in the log as number `commit`: all of it or nothing. A request id that was answered before gets

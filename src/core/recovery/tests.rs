@@ -148,3 +148,24 @@ fn whoever_still_believes_to_lead_after_a_failure_must_prove_it() {
     let effects = replaced.step(at(1301), Input::Coordinator(leadership(LEADER)));
     assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 2 }], "it asks its successor at once");
 }
+
+/// A node that was told to stop takes no more jobs, whatever happens, and does not fail for show.
+#[test]
+fn it_is_stopping_until_the_end() {
+    let mut recovery = recovering();
+    recovery.step(at(10), Input::Synced(answer(LEADER, 0)));
+    recovery.step(at(60), Input::Tick);
+    assert_eq!(recovery.state(), NodeState::Active);
+    let stop = || Input::Stop { why: "told to stop".into() };
+    assert_eq!(recovery.step(at(70), stop()), [changed(NodeState::Active, NodeState::Stopping, "told to stop")]);
+    assert_eq!(recovery.step(at(71), stop()), []);
+    assert_eq!(recovery.step(at(72), Input::Failed { why: "dice".into() }), []);
+    recovery.step(at(73), Input::Coordinator(None));
+    recovery.step(at(60_000), Input::Tick);
+    assert_eq!((recovery.state(), recovery.state_for_elections()), (NodeState::Stopping, NodeState::Stopping));
+
+    let mut failed = recovering();
+    failed.step(at(10), Input::Failed { why: "dice".into() });
+    assert_eq!(failed.step(at(20), stop()), []);
+    assert_eq!(failed.state(), NodeState::Failed);
+}

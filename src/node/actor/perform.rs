@@ -13,7 +13,7 @@ use crate::protocol::event::EventKind;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
-use crate::transport::{ProbeOutcome, probe};
+use crate::transport::ProbeOutcome;
 
 /// How long a `StateSync` may take before its answer is of no use.
 const SYNC_LIMIT: Duration = Duration::from_millis(500);
@@ -48,15 +48,21 @@ impl Node {
                     }
                 });
             }
-            Effect::HandOver { to, term } => {
-                log::info!("node {}: hands over to node {}, less loaded and caught up", self.me(), to.node);
+            Effect::HandOver { to, term, cause } => {
+                log::info!("node {}: hands over to node {}: {cause}", self.me(), to.node);
                 let (raft, node) = (self.parts.raft.clone(), context.address());
                 tokio::spawn(async move {
                     if let Err(error) = raft.hand_over(to).await {
-                        let refused = election::Input::CampaignRefused { term, why: error.to_string() };
+                        let refused = election::Input::HandOverRefused { term, why: error.to_string() };
                         let _ = node.send(ElectionInput(refused)).await;
                     }
                 });
+            }
+            Effect::HandedOver { from, to, cause, took } => {
+                let took_micros = took.as_micros() as u64;
+                let line = format!("has handed over to node {to} in {:.1} ms: {cause}", took.as_secs_f64() * 1e3);
+                let what = EventKind::HandedOver { coordinator: from, to, cause, took_micros };
+                record(&shared, Level::Info, &line, what);
             }
             Effect::NativeElections(native) => {
                 let on = native == election::NativeElections::On;
@@ -78,7 +84,7 @@ impl Node {
                 self.unrecorded = Some(result);
             }
             Effect::Refused { term, why } => {
-                let line = format!("Raft did not confirm the nomination after term {term}: {why}");
+                let line = format!("Raft did not do what the election asked in term {term}: {why}");
                 record(&shared, Level::Warn, &line, EventKind::Refused { campaign_term: term, why });
             }
             Effect::Alarm(text) => record(&shared, Level::Error, &text.clone(), EventKind::Alarm { text }),
@@ -93,11 +99,10 @@ impl Node {
         use liveness::Effect;
         match effect {
             Effect::Probe { node, after } => {
-                let Some(&address) = self.parts.peers.get(&node) else { return };
-                let actor = context.address();
+                let (links, actor) = (self.parts.links.clone(), context.address());
                 tokio::spawn(async move {
                     tokio::time::sleep(after).await;
-                    let outcome = match probe(address, PROBE_LIMIT).await {
+                    let outcome = match links.probe(node, PROBE_LIMIT).await {
                         ProbeOutcome::Connected => liveness::ProbeOutcome::Connected,
                         ProbeOutcome::Refused => liveness::ProbeOutcome::Refused,
                         ProbeOutcome::Silent => liveness::ProbeOutcome::NoAnswer,
@@ -175,7 +180,10 @@ impl Node {
             Effect::Fail { duration } => {
                 let why = format!("simulated failure for {:.1} s", duration.as_secs_f64());
                 self.recovery(now, recovery::Input::Failed { why }, context);
-                self.parts.gate.shut();
+                // A node that is stopping does not fail any more.
+                if self.failed() {
+                    self.parts.gate.shut();
+                }
             }
             Effect::Recover => {
                 self.parts.gate.open();

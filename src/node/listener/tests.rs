@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::id::{Incarnation, Load, LogPosition};
+use crate::protocol::fault::LinkFault;
 use crate::protocol::frame::Lane;
 use crate::protocol::status::NodeState;
 use crate::transport::dial::{DialError, dial};
@@ -49,6 +50,7 @@ impl Inbound for Ear {
 
 struct Served {
     address: SocketAddr,
+    faults: Faults,
     ear: mpsc::UnboundedReceiver<String>,
     _task: tokio::task::JoinSet<()>,
 }
@@ -68,8 +70,9 @@ async fn serve_node_1(connections: usize) -> Served {
     };
     let (sender, ear) = mpsc::unbounded_channel();
     let mut task = tokio::task::JoinSet::new();
-    task.spawn(serve(socket, settings, Gate::default(), Arc::new(Ear(sender))));
-    Served { address, ear, _task: task }
+    let faults = Faults::new([NodeId(2), NodeId(3)], 1);
+    task.spawn(serve(socket, settings, Gate::default(), faults.clone(), Arc::new(Ear(sender))));
+    Served { address, faults, ear, _task: task }
 }
 
 impl Served {
@@ -118,6 +121,7 @@ fn heartbeat(node: u16, sequence: u64) -> NodeFrame {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: LogPosition::default(),
         coordinator: None,
     })
@@ -279,4 +283,64 @@ async fn requests_are_answered_out_of_one_another_s_way() {
     }
     seen.sort_unstable();
     assert_eq!(seen, (0..100).collect::<Vec<u64>>());
+}
+
+fn cut(cut_in: bool, cut_out: bool) -> [LinkFault; 1] {
+    [LinkFault { cut_in, cut_out, ..LinkFault::none(NodeId(2)) }]
+}
+
+/// A frame from a peer whose inbound link is cut is read and dropped; the connection stays open and serves again when healed.
+#[tokio::test]
+async fn over_a_cut_link_frames_are_dropped_and_the_connection_stays() {
+    let mut served = serve_node_1(8).await;
+    let mut beats = greeted(served.address, Purpose::Heartbeat).await;
+    beats.write_all(&encode_frame(&heartbeat(2, 1)).unwrap()).await.unwrap();
+    assert_eq!(served.hears().await, "heartbeat 1");
+
+    served.faults.replace(&cut(true, false)).unwrap();
+    beats.write_all(&encode_frame(&heartbeat(2, 2)).unwrap()).await.unwrap();
+    // Long enough to be read.
+    assert!(tokio::time::timeout(Duration::from_millis(100), served.ear.recv()).await.is_err());
+    served.faults.replace(&[]).unwrap();
+    beats.write_all(&encode_frame(&heartbeat(2, 3)).unwrap()).await.unwrap();
+    assert_eq!(served.hears().await, "heartbeat 3");
+}
+
+/// Nothing leaves over a link whose outbound way is cut, not even the answer to a question that arrived.
+#[tokio::test]
+async fn over_a_cut_link_no_question_is_answered() {
+    let served = serve_node_1(8).await;
+    let stream = greeted(served.address, Purpose::Raft(Lane::Vote)).await;
+    let (reader, mut writer) = stream.into_split();
+    let mut reader = FrameReader::new(reader);
+    let ask = |id| encode_frame(&NodeFrame::Raft { id, request: Opaque(vec![1]) }).unwrap();
+    for cut in [cut(false, true), cut(true, false)] {
+        served.faults.replace(&cut).unwrap();
+        writer.write_all(&ask(1)).await.unwrap();
+        let early = tokio::time::timeout(Duration::from_millis(100), reader.message::<NodeFrame>(LIMIT_BYTES)).await;
+        assert!(early.is_err(), "{early:?}");
+        served.faults.replace(&[]).unwrap();
+        writer.write_all(&ask(2)).await.unwrap();
+        let answer = tokio::time::timeout(DEADLINE, reader.message::<NodeFrame>(LIMIT_BYTES)).await.unwrap();
+        assert!(matches!(answer, Ok(Some(NodeFrame::RaftResponse { id: 2, .. }))), "{answer:?}");
+    }
+}
+
+/// A new connection of a cut peer is left silent, the end of an old one is not seen, and other peers notice nothing.
+#[tokio::test]
+async fn over_a_cut_link_connections_neither_begin_nor_end() {
+    let mut served = serve_node_1(8).await;
+    let beats = greeted(served.address, Purpose::Heartbeat).await;
+    for cut in [cut(true, false), cut(false, true)] {
+        served.faults.replace(&cut).unwrap();
+        let silent = dial(member(2), NodeId(1), served.address, Purpose::Control, Duration::from_millis(100)).await;
+        assert!(matches!(silent, Err(DialError::Silent { .. })), "{silent:?}");
+        let other = dial(member(3), NodeId(1), served.address, Purpose::Control, DEADLINE).await;
+        assert!(other.is_ok(), "{other:?}");
+    }
+    drop(beats);
+    assert!(tokio::time::timeout(Duration::from_millis(100), served.ear.recv()).await.is_err());
+    served.faults.replace(&[]).unwrap();
+    drop(greeted(served.address, Purpose::Heartbeat).await);
+    assert_eq!(served.hears().await, "closed 2");
 }

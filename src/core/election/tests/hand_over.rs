@@ -29,7 +29,7 @@ fn decided(effects: &[Effect]) -> Option<Option<NodeId>> {
 fn e1_hands_over_to_the_least_loaded_when_it_has_caught_up() {
     let mut election = winner();
     assert_eq!(election.step(ms(17), Input::Raft(leading(log(1, 10)))), [], "not yet");
-    let hand_over = Effect::HandOver { to: member(3), term: Term(2) };
+    let hand_over = Effect::HandOver { to: member(3), term: Term(2), cause: Cause::HandOver };
     assert_eq!(election.step(ms(18), Input::Raft(leading(log(2, 11)))), [hand_over]);
     let effects = election.step(ms(20), Input::Raft(view(3, Some(3))));
     assert_eq!(decided(&effects), Some(Some(node(3))));
@@ -43,6 +43,7 @@ fn e7_the_successor_names_the_hand_over() {
     let effects = election.step(ms(20), Input::Raft(view(2, Some(3))));
     let Some(Effect::Decided(result)) = effects.get(2) else { panic!("{effects:?}") };
     assert_eq!((result.cause, result.vacancy), (Cause::HandOver, Some(leadership(1, 1))));
+    assert_eq!(result.caller, Some(node(1)), "no timeout called this election");
 }
 
 /// E1: a target that is taken for lost, or does not catch up in 2 s, is left alone: a transfer to a dead node stops all writes.
@@ -144,4 +145,18 @@ fn e1_no_hand_over_for_an_equal_load() {
     let behind = Standing { last_log: log(1, 9), ..standing(3, 50, GONE) };
     election.step(ms(13), received(3, response(round(2, 1), behind, None)));
     assert_eq!(decided(&election.step(ms(16), Input::Raft(leading(log(1, 9))))), Some(None));
+}
+
+/// E1: a target that is not ready after all costs no election: Raft was not asked, so this node still leads.
+#[test]
+fn e1_a_refused_hand_over_changes_nothing() {
+    let mut election = winner();
+    election.step(ms(18), Input::Raft(leading(log(2, 11))));
+    let refused = || Input::HandOverRefused { term: Term(2), why: "not ready".into() };
+    let effects = election.step(ms(19), refused());
+    assert_eq!(effects[0], Effect::Refused { term: Term(2), why: "not ready".into() });
+    assert_eq!(decided(&effects), Some(None));
+    assert_eq!(election.step(ms(20), refused()), [], "said once");
+    assert_eq!(election.step(ms(1000), Input::Tick), [], "and no round");
+    assert_eq!(election.coordinator(), Some(leadership(2, 2)));
 }

@@ -1,9 +1,11 @@
 //! Exact effect lists of the election; each test names the rule of ARCHITECTURE.md (E0 to E7) that it keeps.
 
+mod balance;
 mod campaign;
 mod confirm;
 mod first_start;
 mod hand_over;
+mod load_swings;
 mod round;
 mod states;
 
@@ -105,6 +107,7 @@ pub fn heartbeat(from: u16, coordinator: Leadership) -> Input {
         pressure: Load::default(),
         workers: 1,
         jobs_accepted: 0,
+        disk_waits_ms: 0,
         last_log: log(1, 10),
         coordinator: Some(coordinator),
     })
