@@ -132,7 +132,8 @@ impl Clues {
                 if gaps.contains(&seen.create_revision) {
                     clues.changed.entry(seen.create_revision).or_default().push((key.clone(), None));
                 }
-                for revision in gaps.range(seen.mod_revision + 1..=answer.revision) {
+                let after = seen.mod_revision + 1;
+                for revision in gaps.range(after..after.max(answer.revision + 1)) {
                     clues.quiet.entry(*revision).or_default().insert(key.clone());
                 }
             }
