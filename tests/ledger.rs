@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::TestCluster;
 use image_cloud::client::{ClientError, ClientSettings, Cluster, Consistency};
 use image_cloud::id::RequestId;
-use image_cloud::protocol::kv::{Batch, BatchOperation, StateHash, Written, route};
+use image_cloud::protocol::kv::{Batch, BatchOperation, Written, route};
 use image_cloud::protocol::ledger::KvResult;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 
@@ -57,20 +57,6 @@ fn code(error: &ClientError) -> Option<ProblemCode> {
 
 async fn problem(response: reqwest::Response) -> Problem {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
-}
-
-/// Waits until these nodes have applied the same entries, and checks that they hold the same state.
-async fn replicas_are_equal(cluster: &TestCluster, nodes: &[u16]) {
-    let hashes = common::wait_for("all nodes have applied the same entries", async || {
-        let mut hashes: Vec<StateHash> = Vec::new();
-        for node in nodes {
-            let response = reqwest::get(cluster.url(*node) + route::HASH).await.ok()?;
-            hashes.push(serde_json::from_slice(&response.bytes().await.ok()?).ok()?);
-        }
-        hashes.windows(2).all(|pair| pair[0].commit == pair[1].commit).then_some(hashes)
-    });
-    let hashes = hashes.await;
-    assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
 }
 
 /// The README's key-value commands do what it says, each with its exit code.
@@ -129,7 +115,7 @@ async fn every_node_answers_or_names_the_leader_and_bad_keys_are_refused() {
     let limit = vec![5; 1 << 20];
     let at_limit = http.put(url(leader, &long[..4096])).body(limit).send().await.unwrap();
     assert!(at_limit.status().is_success(), "what is allowed fits: {:?}", problem(at_limit).await);
-    replicas_are_equal(&cluster, &[1, 2, 3]).await;
+    cluster.replicas_are_equal(&[1, 2, 3]).await;
 }
 
 /// An acknowledged write survives the leader's kill -9, and a request that comes again at the next leader is not done again.
@@ -151,7 +137,7 @@ async fn acknowledged_writes_survive_the_leader_and_repeated_ids_are_done_once()
     assert_eq!(&views.bytes[..], b"2");
     let other = users.write(id(1), &add("views", 6, 0)).await.unwrap_err();
     assert_eq!(code(&other), Some(ProblemCode::BadRequest), "{other}");
-    replicas_are_equal(&cluster, &[1, 2, 3]).await;
+    cluster.replicas_are_equal(&[1, 2, 3]).await;
 }
 
 /// Without a majority nothing is written and nothing is said to be; when it is back, everything is there.
@@ -181,7 +167,7 @@ async fn without_a_majority_there_is_no_answer_but_no_quorum() {
     }
     cluster.settled().await;
     users.write(id(4), &put("shape", "round")).await.unwrap();
-    replicas_are_equal(&cluster, &[1, 2, 3, 4, 5]).await;
+    cluster.replicas_are_equal(&[1, 2, 3, 4, 5]).await;
 }
 
 /// A key with an expiry is gone in time although nobody writes.

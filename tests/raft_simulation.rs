@@ -4,13 +4,17 @@
 //! in chunks), the state machine. Simulated: clock and scheduler, the transport (delay, loss, one-way cuts), the disk (late
 //! syncs, crashes that forget what was not synced). The nominator is a stand-in for the election core: it nominates the longest
 //! log among the running nodes, and on top of that anybody campaigns at random, on false agreements too, because Raft must
-//! stay safe whatever nominates.
+//! stay safe whatever nominates. Callers write and read the ledger meanwhile; afterwards their history is checked, by search and by
+//! commit index. Raft's five promises and the ledger's have names: `simulation::invariants`.
 //!
 //! `RAFT_SIMULATION_SEED=17 cargo test --test raft_simulation` repeats one seed; `RAFT_SIMULATION_COUNT=1000` runs more of them.
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 
+mod history;
 mod simulation {
+    pub mod callers;
     pub mod disk;
+    pub mod invariants;
     pub mod world;
 }
 
@@ -22,8 +26,11 @@ use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use rand::RngExt;
 
+use history::{Question, by_index, by_search};
+use simulation::callers::{CALLERS, Callers, Fault};
 use simulation::disk::Honesty;
-use simulation::world::{NODES, Violation, World, member};
+use simulation::invariants::{Invariant, Violation};
+use simulation::world::{NODES, World, member};
 
 const TICK: Duration = Duration::from_millis(5);
 const CHAOS_TICKS: u64 = 800;
@@ -36,26 +43,42 @@ struct Run {
     trace: u64,
     acknowledged: usize,
     terms: u64,
+    /// Calls of the ledger, those without an answer among them, and writes of unknown outcome that were done all the same.
+    calls: usize,
+    unknown: usize,
+    unknown_done: usize,
 }
 
-fn simulate(seed: u64, honesty: Honesty) -> Result<Run, Violation> {
+fn simulate(seed: u64, honesty: Honesty, fault: Fault) -> Result<Run, Violation> {
     let mut runtime = SimRuntime::with_seed(seed);
     runtime.record_trace(true);
     let world = World::new(seed, honesty);
-    let result = runtime.block_on(run(world.clone()));
+    let result = runtime.block_on(run(world.clone(), fault));
     let mut hasher = DefaultHasher::new();
     runtime.take_trace().hash(&mut hasher);
-    let terms = result?;
-    Ok(Run { trace: hasher.finish(), acknowledged: world.acknowledged().len(), terms })
+    let (terms, callers) = result?;
+    let calls = callers.history();
+    let not_linearizable = |why: history::NotLinearizable| Violation::new(Invariant::Linearizability, why.0);
+    by_search::check(&calls).map_err(not_linearizable)?;
+    let summary = by_index::check(&calls).map_err(not_linearizable)?;
+    Ok(Run {
+        trace: hasher.finish(),
+        acknowledged: world.acknowledged().len(),
+        terms,
+        calls: calls.len(),
+        unknown: summary.unknown,
+        unknown_done: summary.unknown_done,
+    })
 }
 
-async fn run(world: World) -> Result<u64, Violation> {
+async fn run(world: World, fault: Fault) -> Result<(u64, Callers), Violation> {
     for index in 0..NODES {
         world.start(index).await;
     }
     let members: Vec<_> = (0..NODES).map(member).collect();
     let (first, _) = world.running(0).expect("it was started");
-    first.initialise(members).await.map_err(|error| error.to_string())?;
+    first.initialise(members).await.map_err(no_progress)?;
+    let callers = Callers::start(&world, fault);
 
     let mut number = 0;
     for _ in 0..CHAOS_TICKS {
@@ -87,12 +110,16 @@ async fn run(world: World) -> Result<u64, Violation> {
             if let Some((leader, _)) = world.leader() {
                 world.propose(leader, last);
             }
-        } else if world.check_end().is_ok() {
-            return Ok(world.leader().map_or(0, |(_, leadership)| leadership.term.0));
+        } else if callers.have_finished()
+            && world.check_end().is_ok()
+            && callers.ask(&world, CALLERS, u64::MAX, Question::List, fault).await
+        {
+            return Ok((world.leader().map_or(0, |(_, leadership)| leadership.term.0), callers));
         }
     }
     world.check_end()?;
-    Err(format!("no progress after everything was healed:\n{}", world.describe()))
+    let seen = format!("none after everything was healed:\n{}", world.describe());
+    Err(Violation::new(Invariant::Progress, seen))
 }
 
 /// Something happens, or nothing.
@@ -155,16 +182,21 @@ fn explore(part: u64, parts: u64) {
     };
     let mut acknowledged = 0;
     let mut terms = 0;
+    let mut calls = 0;
+    let mut unknown = (0, 0);
     for &seed in &seeds {
-        match simulate(seed, Honesty::Honest) {
+        match simulate(seed, Honesty::Honest, Fault::Nothing) {
             Ok(run) => {
                 acknowledged += run.acknowledged;
                 terms += run.terms;
+                calls += run.calls;
+                unknown = (unknown.0 + run.unknown, unknown.1 + run.unknown_done);
             }
             Err(violation) => panic!("RAFT_SIMULATION_SEED={seed}: {violation}"),
         }
     }
     println!("{} seeds, {acknowledged} commands acknowledged, {terms} terms", seeds.len());
+    println!("{calls} calls of the ledger, {} of unknown outcome, {} of those done", unknown.0, unknown.1);
     assert!(acknowledged > seeds.len() * 50, "the runs hardly committed anything: {acknowledged}");
     assert!(terms > seeds.len() as u64 * 3, "the runs hardly elected anybody: {terms}");
 }
@@ -183,9 +215,9 @@ fn whatever_nominates_raft_stays_safe_and_recovers_on_the_other_seeds() {
 fn the_same_seed_gives_the_same_trace() {
     for seed in 1_000..1_003 {
         println!("seed {seed}");
-        let first = simulate(seed, Honesty::Honest).unwrap();
-        assert_eq!(simulate(seed, Honesty::Honest).unwrap(), first);
-        assert_ne!(simulate(seed + 100, Honesty::Honest).unwrap().trace, first.trace);
+        let first = simulate(seed, Honesty::Honest, Fault::Nothing).unwrap();
+        assert_eq!(simulate(seed, Honesty::Honest, Fault::Nothing).unwrap(), first);
+        assert_ne!(simulate(seed + 100, Honesty::Honest, Fault::Nothing).unwrap().trace, first.trace);
     }
 }
 
@@ -193,9 +225,20 @@ fn the_same_seed_gives_the_same_trace() {
 #[test]
 fn a_lying_disk_is_caught() {
     let found = (0..40).find_map(|seed| {
-        std::panic::catch_unwind(|| simulate(seed, Honesty::Lying)).map_or(Some("a panic".to_owned()), Result::err)
+        let lying = || simulate(seed, Honesty::Lying, Fault::Nothing).map_err(|violation| violation.to_string());
+        std::panic::catch_unwind(lying).map_or(Some("a panic".to_owned()), Result::err)
     });
     println!("{}", found.expect("no seed showed the loss"));
+}
+
+/// Proves that the histories can show it: reads that ask no majority, and requests that are repeated under another id.
+#[test]
+fn stale_reads_and_forgotten_ids_are_caught() {
+    for fault in [Fault::StaleReads, Fault::ForgottenIds] {
+        let found = (0..60).find_map(|seed| simulate(seed, Honesty::Honest, fault).err());
+        let violation = found.unwrap_or_else(|| panic!("no seed showed {fault:?}"));
+        assert_eq!(violation.invariant, Invariant::Linearizability, "{violation}");
+    }
 }
 
 /// A leader whose disk stalls can still give its lead away: the others go on, and nothing is lost when the disk works again.
@@ -213,7 +256,7 @@ async fn stall(world: World) -> Result<(), Violation> {
         world.start(index).await;
     }
     let (first, _) = world.running(0).expect("it was started");
-    first.initialise((0..NODES).map(member).collect()).await.map_err(|error| error.to_string())?;
+    first.initialise((0..NODES).map(member).collect()).await.map_err(no_progress)?;
     let mut number = 0;
     commits(&world, &mut number).await?;
 
@@ -224,13 +267,13 @@ async fn stall(world: World) -> Result<(), Violation> {
         world.propose(0, number);
         SimRuntime::sleep(TICK).await;
     }
-    first.hand_over(member(1)).await.map_err(|error| error.to_string())?;
+    first.hand_over(member(1)).await.map_err(no_progress)?;
     let mut ticks = 0;
     // The old leader cannot even note that it leads no more: its vote waits for its disk.
     while world.leader().is_none_or(|(leader, _)| leader != 1) {
         ticks += 1;
         if ticks > 40 {
-            return Err("200 ms after the hand-over node 2 does not lead".to_owned());
+            return Err(no_progress("200 ms after the hand-over node 2 does not lead"));
         }
         SimRuntime::sleep(TICK).await;
     }
@@ -261,5 +304,9 @@ async fn commits(world: &World, number: &mut u64) -> Result<(), Violation> {
             return Ok(());
         }
     }
-    Err("nothing is committed".to_owned())
+    Err(no_progress("nothing is committed"))
+}
+
+fn no_progress(seen: impl std::fmt::Display) -> Violation {
+    Violation::new(Invariant::Progress, seen.to_string())
 }

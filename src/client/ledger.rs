@@ -47,12 +47,25 @@ pub struct Value {
     pub bytes: Bytes,
     /// Entries of the log that the answer comes from.
     pub commit: u64,
+    /// The ledger's revision there.
+    pub revision: u64,
     /// Revision in which the key was made.
     pub create_revision: u64,
     /// Revision of its last change.
     pub mod_revision: u64,
     /// Changes since it was made.
     pub version: u64,
+}
+
+/// A value, or that there is none, and since when that has been so at the latest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LookedUp {
+    /// Entries of the log that the answer comes from.
+    pub commit: u64,
+    /// The ledger's revision there.
+    pub revision: u64,
+    /// The value, if the key is there.
+    pub value: Option<Value>,
 }
 
 impl Cluster {
@@ -75,14 +88,23 @@ impl Cluster {
     /// # Errors
     /// [`ClientError`].
     pub async fn get_key(&self, key: &str, consistency: Consistency) -> Result<Option<Value>, ClientError> {
+        Ok(self.look_up(key, consistency).await?.value)
+    }
+
+    /// The same, with the place in the log that the answer comes from, also if there is no such key.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn look_up(&self, key: &str, consistency: Consistency) -> Result<LookedUp, ClientError> {
         let path = format!("{}/{}{}", route::KV, utf8_percent_encode(key, PLAIN), stale_query(consistency, '?'));
         let build = |base: &str| self.shared.connections.get(format!("{base}{path}"));
         match self.at_leader(build, value_of).await {
-            Ok(value) => Ok(Some(value)),
+            Ok(value) => Ok(LookedUp { commit: value.commit, revision: value.revision, value: Some(value) }),
             Err(ClientError::Exchange { source: AttemptError::Refused(problem), .. })
                 if problem.code == ProblemCode::NotFound =>
             {
-                Ok(None)
+                let (commit, revision) = (problem.commit.unwrap_or_default(), problem.revision.unwrap_or_default());
+                Ok(LookedUp { commit, revision, value: None })
             }
             Err(error) => Err(error),
         }
@@ -234,6 +256,7 @@ async fn value_of(request: RequestBuilder) -> Result<Value, AttemptError> {
     Ok(Value {
         bytes,
         commit: number(&headers, route::COMMIT)?,
+        revision: number(&headers, route::REVISION)?,
         create_revision: number(&headers, route::CREATE_REVISION)?,
         mod_revision: number(&headers, route::MOD_REVISION)?,
         version: number(&headers, route::VERSION)?,

@@ -21,7 +21,7 @@ mod watch;
 
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
-pub use ledger::{Consistency, Value};
+pub use ledger::{Consistency, LookedUp, Value};
 pub use queries::{FailTarget, NodeReport};
 pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 pub use watch::Watch;

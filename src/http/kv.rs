@@ -68,7 +68,7 @@ pub async fn get(
     let Some(item) = found.items.into_iter().next() else {
         let detail = format!("there is no key {:?}", String::from_utf8_lossy(&key));
         let mut refusal = Refusal::new(ProblemCode::NotFound, detail);
-        refusal.0.commit = Some(found.commit);
+        (refusal.0.commit, refusal.0.revision) = (Some(found.commit), Some(found.revision));
         return Err(refusal);
     };
     Ok(HttpResponse::Ok()
@@ -175,7 +175,7 @@ async fn write(
                 RefusedWhy::IdReused => Problem::reused_id(id),
                 why => Problem::new(ProblemCode::Conflict, why.to_string()),
             };
-            problem.commit = Some(commit);
+            (problem.commit, problem.revision) = (Some(commit), Some(revision));
             Err(problem.into())
         }
     }

@@ -110,6 +110,9 @@ pub struct Problem {
     /// Entries of the log that the refusal comes from, where the ledger refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<u64>,
+    /// The ledger's revision there: with `commit` it says between which commands the refusal stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
     /// Where the leader answers, as `http://host:port`, where another node leads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<String>,
@@ -130,6 +133,7 @@ impl Problem {
             need: None,
             have: None,
             commit: None,
+            revision: None,
             leader: None,
             retry_after_ms: None,
         }

@@ -14,6 +14,7 @@ use image_cloud::config::secrets::AdminToken;
 use image_cloud::id::NodeId;
 use image_cloud::protocol::event::{Event, EventKind};
 use image_cloud::protocol::job::route;
+use image_cloud::protocol::kv::{self, StateHash};
 use image_cloud::protocol::status::{Leadership, NodeState, NodeStatus};
 use image_cloud::protocol::sync::FailCommand;
 use image_cloud::time;
@@ -219,6 +220,20 @@ impl TestCluster {
         .await
     }
 
+    /// Waits until these nodes have applied the same entries, and checks that they hold the same state.
+    pub async fn replicas_are_equal(&self, nodes: &[u16]) {
+        let hashes = wait_for("all nodes have applied the same entries", async || {
+            let mut hashes: Vec<StateHash> = Vec::new();
+            for node in nodes {
+                let response = self.http.get(self.url(*node) + kv::route::HASH).send().await.ok()?;
+                hashes.push(serde_json::from_slice(&response.bytes().await.ok()?).ok()?);
+            }
+            hashes.windows(2).all(|pair| pair[0].commit == pair[1].commit).then_some(hashes)
+        });
+        let hashes = hashes.await;
+        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+    }
+
     /// Every leadership that any of these nodes announced as won; fails if a term was won twice.
     pub async fn won_terms(&self, nodes: &[u16]) -> BTreeMap<u64, NodeId> {
         let mut won = BTreeMap::new();
@@ -248,6 +263,12 @@ impl Drop for TestCluster {
             }
         }
     }
+}
+
+/// A number from the environment, by which the figures of a test can be made larger.
+pub fn from_environment(name: &str, default: u64) -> u64 {
+    let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number"));
+    std::env::var(name).map_or(default, parse)
 }
 
 /// Asks every 10 ms until there is an answer.

@@ -13,7 +13,7 @@ use image_cloud::protocol::frame::Lane;
 use image_cloud::protocol::status::Leadership;
 use image_cloud::raft::group::Group;
 use image_cloud::raft::machine::Machine;
-use image_cloud::raft::types::{Entry, position};
+use image_cloud::raft::types::position;
 use image_cloud::raft::{Command, RaftSettings, RaftTransport, TransportError};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{AsyncRuntime, ServerState};
@@ -22,6 +22,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
 use super::disk::{Honesty, SharedDisk};
+use super::invariants::{Invariant, Invariants, Observed, Violation};
 
 pub const NODES: usize = 3;
 
@@ -30,9 +31,6 @@ type SimGroup = Group<SimRuntime>;
 pub fn member(index: usize) -> MemberId {
     MemberId { node: NodeId(index as u16 + 1), incarnation: Incarnation(index as u64 + 100) }
 }
-
-/// A violated promise, with what was seen.
-pub type Violation = String;
 
 struct Slot {
     group: Option<SimGroup>,
@@ -45,7 +43,6 @@ struct Shared {
     /// Directed links that carry nothing.
     cut: BTreeSet<(usize, usize)>,
     loss: f64,
-    leaders: BTreeMap<u64, MemberId>,
     violation: Option<Violation>,
 }
 
@@ -53,8 +50,7 @@ struct Shared {
 pub struct World {
     shared: Arc<Mutex<Shared>>,
     disks: Vec<SharedDisk>,
-    /// The entry that was seen committed at each index: it must never be another one.
-    committed: Arc<Mutex<BTreeMap<u64, Entry>>>,
+    invariants: Arc<Mutex<Invariants>>,
     /// Acknowledged commands and where they stand.
     acknowledged: Arc<Mutex<BTreeMap<u64, LogPosition>>>,
 }
@@ -97,8 +93,8 @@ impl World {
         let mut rng = SmallRng::seed_from_u64(seed);
         let disks = (0..NODES).map(|_| SharedDisk::new(rng.random(), honesty)).collect();
         let slots = (0..NODES).map(|_| Slot { group: None, life: 0 }).collect();
-        let shared = Shared { rng, slots, cut: BTreeSet::new(), loss: 0.0, leaders: BTreeMap::new(), violation: None };
-        World { shared: Arc::new(Mutex::new(shared)), disks, committed: Arc::default(), acknowledged: Arc::default() }
+        let shared = Shared { rng, slots, cut: BTreeSet::new(), loss: 0.0, violation: None };
+        World { shared: Arc::new(Mutex::new(shared)), disks, invariants: Arc::default(), acknowledged: Arc::default() }
     }
 
     fn shared(&self) -> std::sync::MutexGuard<'_, Shared> {
@@ -143,7 +139,10 @@ impl World {
         let machine = Machine::load(Arc::new(disk.clone())).expect("a simulated snapshot");
         let group = match SimGroup::start(&settings, transport, disk.open(), machine).await {
             Ok(group) => group,
-            Err(error) => return self.violated(format!("node {} does not start: {error}", member(index))),
+            Err(error) => {
+                let seen = format!("node {} does not start: {error}", member(index));
+                return self.violated(Violation::new(Invariant::Progress, seen));
+            }
         };
         self.shared().slots[index].group = Some(group.clone());
         SimRuntime::spawn(self.clone().watch_leaders(index, life, group));
@@ -159,9 +158,9 @@ impl World {
             }
             if now.state == ServerState::Leader && now.vote.is_committed() {
                 let term = now.vote.leader_id().term;
-                let first = *self.shared().leaders.entry(term).or_insert(now.id);
-                if first != now.id {
-                    self.violated(format!("two leaders in term {term}: {first} and {}", now.id));
+                let checked = self.invariants.lock().unwrap().election_safety(term, now.id);
+                if let Err(violation) = checked {
+                    self.violated(violation);
                 }
             }
             if metrics.changed().await.is_err() {
@@ -274,60 +273,42 @@ impl World {
         if let Some(violation) = self.shared().violation.clone() {
             return Err(violation);
         }
-        self.check_log_matching()?;
-        self.check_committed()
+        let nodes: Vec<_> = (0..NODES).map(|index| (member(index), self.observe(index))).collect();
+        self.invariants.lock().unwrap().check(&nodes)
     }
 
-    /// Raft §5.3: entries with the same index and term are the same, and so is everything before them.
-    fn check_log_matching(&self) -> Result<(), Violation> {
-        let logs: Vec<_> = self.disks.iter().map(|disk| disk.lock().seen.entries.clone()).collect();
-        for (a, b) in [(0, 1), (0, 2), (1, 2)] {
-            let mut matching = false;
-            for (index, entry) in logs[a].iter().rev() {
-                let Some(other) = logs[b].get(index) else { continue };
-                matching |= entry.log_id == other.log_id;
-                if matching && entry != other {
-                    return Err(format!(
-                        "logs of {} and {} differ before a common entry: {entry:?}, {other:?}",
-                        a + 1,
-                        b + 1
-                    ));
-                }
-            }
+    fn observe(&self, index: usize) -> Observed {
+        let running = self.running(index);
+        let life = self.life(index);
+        let mut disk = self.disks[index].lock();
+        let just_purged = std::mem::take(&mut disk.purged);
+        let (log, purged) = (disk.seen.entries.clone(), disk.seen.purged);
+        let vote_term = disk.seen.vote.map_or(0, |vote| vote.leader_id().term);
+        let mut observed = Observed { life, log, purged, just_purged, ..Observed::default() };
+        if let Some((group, _)) = running {
+            // What a node says of itself lags behind its disk: a leader that has voted in a later term leads no more.
+            let now = group.raft().server_metrics().borrow_watched().clone();
+            let leads = now.state == ServerState::Leader && now.vote.is_committed();
+            observed.leads_in = Some(now.vote.leader_id().term).filter(|term| leads && *term == vote_term);
+            let committed = group.raft().data_metrics().borrow_watched().local_committed;
+            observed.committed = committed.map(|id| (id, vote_term));
+            observed.applied = Some(group.machine().applied().clone());
         }
-        Ok(())
-    }
-
-    /// Raft §5.4: what is committed stays.
-    fn check_committed(&self) -> Result<(), Violation> {
-        let mut committed = self.committed.lock().unwrap();
-        for index in 0..NODES {
-            let Some((group, _)) = self.running(index) else { continue };
-            let upto = group.raft().data_metrics().borrow_watched().local_committed;
-            let mut disk = self.disks[index].lock();
-            let purged = std::mem::take(&mut disk.purged);
-            let upto = upto.filter(|upto| disk.seen.holds(*upto)).map_or(0, |upto| upto.index() + 1);
-            for entry in purged.iter().chain(disk.seen.entries.range(..upto).map(|(_, entry)| entry)) {
-                let first = committed.entry(entry.log_id.index()).or_insert_with(|| entry.clone());
-                if first != entry {
-                    return Err(format!("node {} has committed {entry:?}, before it was {first:?}", index + 1));
-                }
-            }
-        }
-        Ok(())
+        observed
     }
 
     /// At the end, when all have applied the same: nothing that was acknowledged is missing, and all states are equal.
     pub fn check_end(&self) -> Result<(), Violation> {
-        let committed = self.committed.lock().unwrap();
+        let invariants = self.invariants.lock().unwrap();
         for (number, place) in self.acknowledged.lock().unwrap().iter() {
-            let found = committed.get(&(place.length - 1));
+            let found = invariants.committed(place.length - 1);
             let is_it = found.is_some_and(|entry| {
                 entry.payload == openraft::EntryPayload::Normal(record(*number))
                     && position(Some(entry.log_id)) == *place
             });
             if !is_it {
-                return Err(format!("{number} was acknowledged at {place}, there is {found:?}"));
+                let seen = format!("{number} was acknowledged at {place}, there is {found:?}");
+                return Err(Violation::new(Invariant::Durability, seen));
             }
         }
         let states: Vec<_> = (0..NODES)
@@ -335,10 +316,10 @@ impl World {
             .map(|(group, _)| group.machine().applied().clone())
             .collect();
         if states.windows(2).any(|pair| pair[0] != pair[1]) {
-            return Err(format!("states differ: {states:?}"));
+            return Err(Violation::new(Invariant::Progress, format!("states differ: {states:?}")));
         }
         if states.len() != NODES || states[0].state.cluster_id().is_none() {
-            return Err("a node is missing, or the cluster has no name".to_owned());
+            return Err(Violation::new(Invariant::Progress, "a node is missing, or the cluster has no name"));
         }
         Ok(())
     }
