@@ -161,10 +161,14 @@ impl TestCluster {
         serde_json::from_slice(&body).unwrap()
     }
 
+    /// What calls need that administer.
+    pub fn admin_token(&self) -> AdminToken {
+        AdminToken::read(&self.directory().join("data/cluster/admin.token")).unwrap()
+    }
+
     pub async fn fail(&self, id: u16, duration: Duration) {
         let command = FailCommand { duration_ms: duration.as_millis() as u64 };
-        let token = AdminToken::read(&self.directory().join("data/cluster/admin.token")).unwrap();
-        let request = self.http.post(self.url(id) + route::FAIL).bearer_auth(token.secret());
+        let request = self.http.post(self.url(id) + route::FAIL).bearer_auth(self.admin_token().secret());
         let request = request.header("content-type", "application/json");
         let response = request.body(serde_json::to_vec(&command).unwrap()).send().await.unwrap();
         assert_eq!(response.status().as_u16(), 202);
@@ -187,7 +191,8 @@ impl TestCluster {
 
     /// Sends JSON to one node.
     pub async fn post_json(&self, id: u16, path: &str, json: &str) -> reqwest::Response {
-        let request = self.http.post(self.url(id) + path).header("content-type", "application/json");
+        let request = self.http.post(self.url(id) + path).bearer_auth(self.admin_token().secret());
+        let request = request.header("content-type", "application/json");
         request.body(json.to_owned()).send().await.unwrap()
     }
 

@@ -45,7 +45,9 @@ pub struct Nemesis {
 impl Nemesis {
     /// Cuts links only where the nodes know how to.
     pub async fn new(seed: u64, cluster: &TestCluster) -> Nemesis {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).build().unwrap();
+        let token = format!("Bearer {}", cluster.admin_token().secret());
+        let headers = [(reqwest::header::AUTHORIZATION, token.parse().unwrap())].into_iter().collect();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(1)).default_headers(headers).build().unwrap();
         let mut strikes = vec![Strike::Kill, Strike::Kill, Strike::KillTwo, Strike::Pause, Strike::Pause, Strike::Fail];
         let first = cluster.running()[0];
         if post(&http, cluster.url(first) + FAULTS, &json!([])).await == Some(200) {
