@@ -25,8 +25,9 @@ use crate::protocol::codec::{self, LIMIT_BYTES};
 use crate::raft::torn_tail;
 use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
 
-/// A chunk of the log is one file; purged chunks are deleted whole.
-const CHUNK_BYTES: usize = 64 << 20;
+/// A chunk of the log is one file; purged chunks are deleted whole. The library keeps every entry of the last chunk in memory, however
+/// small its cache is and even when it is purged.
+const CHUNK_BYTES: usize = 8 << 20;
 /// Entries that were written last are read from memory: for the followers, and to be applied.
 const CACHE_BYTES: usize = 8 << 20;
 /// What an entry, and each write in it, is taken to cost in the cache beside its keys and values.
