@@ -116,6 +116,8 @@ pub async fn put(
     ];
     let mut operations: Vec<KvOperation> =
         conditions.into_iter().flatten().map(|expect| KvOperation::Require { key: key.clone(), expect }).collect();
+    // What arrives is a piece of the connection's buffer, and would keep the whole of it in memory for as long as the value lives.
+    let value = Bytes::copy_from_slice(&value);
     operations.push(KvOperation::Put { key, value, expires_in_ms });
     write(&service, &request, operations).await
 }

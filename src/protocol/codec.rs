@@ -44,6 +44,14 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     encode_within::<LIMIT_BYTES, T>(value)
 }
 
+/// Puts an encoded value behind what `bytes` holds already.
+///
+/// # Errors
+/// As [`encode`]; `bytes` may have grown then.
+pub fn encode_into<T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
+    append_within::<LIMIT_BYTES, T>(value, bytes)
+}
+
 /// Decodes a value that fills `bytes` to the last one.
 ///
 /// # Errors
@@ -69,10 +77,16 @@ pub fn decode_snapshot<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecErro
 }
 
 fn encode_within<const LIMIT: usize, T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = Vec::new();
+    append_within::<LIMIT, T>(value, &mut bytes)?;
+    Ok(bytes)
+}
+
+fn append_within<const LIMIT: usize, T: Serialize>(value: &T, bytes: &mut Vec<u8>) -> Result<(), CodecError> {
     let configuration = bincode::config::standard().with_limit::<LIMIT>();
-    let bytes = bincode::serde::encode_to_vec(value, configuration)
+    let have = bincode::serde::encode_into_std_write(value, bytes, configuration)
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
-    if bytes.len() > LIMIT { Err(CodecError::TooLong { have: bytes.len(), limit: LIMIT }) } else { Ok(bytes) }
+    if have > LIMIT { Err(CodecError::TooLong { have, limit: LIMIT }) } else { Ok(()) }
 }
 
 fn decode_within<const LIMIT: usize, T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CodecError> {

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
-use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{EntryPayload, OptionalSend};
 use raft_log::api::raft_log_writer::RaftLogWriter;
 use raft_log::codeq::{Decode, Encode};
 use raft_log::{Callback, RaftLog};
@@ -24,14 +24,16 @@ use tokio::sync::oneshot;
 use crate::protocol::codec::{self, LIMIT_BYTES};
 use crate::raft::sync_clock::SyncClock;
 use crate::raft::torn_tail;
-use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
+use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
 use crate::time;
 
-/// A chunk of the log is one file; purged chunks are deleted whole.
-const CHUNK_BYTES: usize = 64 << 20;
-const CACHE_BYTES: usize = 64 << 20;
-/// What an entry is taken to cost in the cache; most cost less.
-const ENTRY_BYTES: u64 = 1 << 10;
+/// A chunk of the log is one file; purged chunks are deleted whole. The library keeps every entry of the last chunk in memory, however
+/// small its cache is and even when it is purged.
+const CHUNK_BYTES: usize = 8 << 20;
+/// Entries that were written last are read from memory: for the followers, and to be applied.
+const CACHE_BYTES: usize = 8 << 20;
+/// What an entry, and each write in it, is taken to cost in the cache beside its keys and values.
+const OVERHEAD_BYTES: u64 = 256;
 const READ_BUFFER_BYTES: usize = 1 << 20;
 
 const WRITER_ENDED: &str = "the log's writer has ended";
@@ -266,8 +268,11 @@ impl raft_log::Types for Stored {
         id.0.index()
     }
 
-    fn payload_size(_: &Coded<Payload>) -> u64 {
-        ENTRY_BYTES
+    fn payload_size(payload: &Coded<Payload>) -> u64 {
+        let EntryPayload::Normal(Command::Ledger { writes, .. }) = &payload.0 else { return 4 * OVERHEAD_BYTES };
+        let operations = writes.iter().flat_map(|write| &write.operations);
+        let bytes: u64 = operations.map(|operation| OVERHEAD_BYTES + operation.size_bytes() as u64).sum();
+        OVERHEAD_BYTES + bytes
     }
 }
 
@@ -343,10 +348,12 @@ struct Coded<T>(T);
 
 impl<T: Serialize> Encode for Coded<T> {
     fn encode<W: Write>(&self, mut writer: W) -> io::Result<usize> {
-        let bytes = codec::encode(&self.0).map_err(io::Error::other)?;
-        writer.write_all(&(bytes.len() as u32).to_be_bytes())?;
+        let mut bytes = vec![0; 4];
+        codec::encode_into(&self.0, &mut bytes).map_err(io::Error::other)?;
+        let length = (bytes.len() - 4) as u32;
+        bytes[..4].copy_from_slice(&length.to_be_bytes());
         writer.write_all(&bytes)?;
-        Ok(4 + bytes.len())
+        Ok(bytes.len())
     }
 }
 

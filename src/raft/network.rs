@@ -19,7 +19,7 @@ use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{Lane, Opaque};
 use crate::raft::ballot::Ballot;
-use crate::raft::types::{Snapshot, SnapshotMeta, Types, Vote};
+use crate::raft::types::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 
 /// Snapshots travel in chunks of this size.
 const CHUNK_BYTES: usize = 256 << 10;
@@ -30,7 +30,7 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
 /// Pause after a peer could not be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
-/// Room for the envelope around the entries of an append, in bytes.
+/// The longest append: a frame has room for it and for what is around it.
 const APPEND_LIMIT_BYTES: usize = codec::LIMIT_BYTES - 1024;
 
 /// Carries requests to other members. The node implements it with its connections, the simulation with a queue.
@@ -166,7 +166,18 @@ pub(crate) async fn call<R: AsyncRuntime>(
     limit: Duration,
 ) -> Result<Response<R>, CallError> {
     let bytes = codec::encode(&Envelope { from, to, request })?;
-    let answer = transport.call(to, lane, bytes, limit).await?;
+    send(transport, to, lane, bytes, limit).await
+}
+
+/// Sends an encoded envelope and decodes the response.
+async fn send<R: AsyncRuntime>(
+    transport: &dyn RaftTransport,
+    to: MemberId,
+    lane: Lane,
+    envelope: Vec<u8>,
+    limit: Duration,
+) -> Result<Response<R>, CallError> {
+    let answer = transport.call(to, lane, envelope, limit).await?;
     match codec::decode(&answer)? {
         Response::Refused(why) => Err(CallError::Refused { to, why }),
         response => Ok(response),
@@ -200,16 +211,25 @@ impl Client {
     }
 }
 
-/// Cuts entries off the end until the request fits a frame; says where it ends now if it was cut.
-fn fit<R: AsyncRuntime>(
+/// Encodes an append; cuts entries off the end until it fits a frame, and says where it ends now if it was cut.
+fn encode_append<R: AsyncRuntime>(
+    from: MemberId,
+    to: MemberId,
     mut request: AppendEntriesRequest<Types<R>>,
-) -> (AppendEntriesRequest<Types<R>>, Option<crate::raft::types::LogId>) {
+) -> Result<(Vec<u8>, Option<LogId>), CodecError> {
     let mut cut = None;
-    while request.entries.len() > 1 && codec::encode(&request.entries).map_or(true, |b| b.len() > APPEND_LIMIT_BYTES) {
+    loop {
+        let envelope = Envelope { from, to, request: Request::Append(request) };
+        let encoded = codec::encode(&envelope);
+        let Request::Append(append) = envelope.request else { return encoded.map(|bytes| (bytes, cut)) };
+        let fits = encoded.as_ref().is_ok_and(|bytes| bytes.len() <= APPEND_LIMIT_BYTES);
+        if fits || append.entries.len() <= 1 {
+            return encoded.map(|bytes| (bytes, cut));
+        }
+        request = append;
         request.entries.truncate(request.entries.len() / 2);
         cut = request.entries.last().map(|entry| entry.log_id);
     }
-    (request, cut)
 }
 
 impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
@@ -222,12 +242,16 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         // A lost heartbeat is overtaken by the next one; entries get the time that a slow disk needs.
         let limit = if self.append_lane == Lane::Lease { option.hard_ttl() } else { APPEND_TIMEOUT };
-        let (request, cut) = fit(request);
-        match self.call(self.append_lane, Request::Append(request), limit).await {
-            Ok(Response::Append(AppendEntriesResponse::Success)) if cut.is_some() => {
+        let call = async {
+            let (bytes, cut) = encode_append(self.me, self.to, request)?;
+            let response = send(self.transport.as_ref(), self.to, self.append_lane, bytes, limit).await?;
+            Ok::<_, CallError>((response, cut))
+        };
+        match call.await {
+            Ok((Response::Append(AppendEntriesResponse::Success), cut @ Some(_))) => {
                 Ok(AppendEntriesResponse::PartialSuccess(cut))
             }
-            Ok(Response::Append(response)) => Ok(response),
+            Ok((Response::Append(response), _)) => Ok(response),
             Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::AppendEntries, limit)),
             Err(error) => Err(self.rpc_error(error, RPCTypes::AppendEntries, limit)),
         }

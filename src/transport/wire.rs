@@ -178,11 +178,11 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 /// # Errors
 /// [`CodecError`] if it is too long.
 pub fn encode_frame<T: Serialize>(message: &T) -> Result<Vec<u8>, CodecError> {
-    let body = codec::encode(message)?;
-    debug_assert!(body.len() <= LIMIT_BYTES);
-    let mut frame = Vec::with_capacity(4 + body.len());
-    frame.extend_from_slice(&(body.len() as u32).to_be_bytes());
-    frame.extend_from_slice(&body);
+    let mut frame = vec![0; 4];
+    codec::encode_into(message, &mut frame)?;
+    let length = frame.len() - 4;
+    debug_assert!(length <= LIMIT_BYTES);
+    frame[..4].copy_from_slice(&(length as u32).to_be_bytes());
     Ok(frame)
 }
 

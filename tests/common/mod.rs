@@ -30,6 +30,8 @@ pub struct TestCluster {
     ports: BTreeMap<u16, (u16, u16)>,
     children: BTreeMap<u16, Child>,
     http: reqwest::Client,
+    /// What is run as a node; the benchmarks compare two builds.
+    pub program: PathBuf,
 }
 
 /// Ports below the range from which the system takes ports for outgoing connections, so that a killed node's port is still free
@@ -60,7 +62,8 @@ impl TestCluster {
         }
         fs::write(directory.path().join("cluster.toml"), text + more).unwrap();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
-        TestCluster { directory, ports, children: BTreeMap::new(), http }
+        let program = env!("CARGO_BIN_EXE_cloud-node").into();
+        TestCluster { directory, ports, children: BTreeMap::new(), http, program }
     }
 
     /// Starts all nodes and waits until all are Active and agree on the coordinator.
@@ -73,6 +76,11 @@ impl TestCluster {
         cluster
     }
 
+    /// The process ids of the running nodes.
+    pub fn pids(&self) -> Vec<u32> {
+        self.children.values().map(Child::id).collect()
+    }
+
     /// Starts one node.
     pub fn spawn(&mut self, id: u16) {
         self.spawn_with(id, &[]);
@@ -81,7 +89,7 @@ impl TestCluster {
     /// Starts one node with more arguments.
     pub fn spawn_with(&mut self, id: u16, arguments: &[&str]) {
         let log = File::options().create(true).append(true).open(self.log_path(id)).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_cloud-node"))
+        let child = Command::new(&self.program)
             .arg(id.to_string())
             .arg("--config")
             .arg(self.directory.path().join("cluster.toml"))

@@ -45,7 +45,7 @@ struct Kept {
 enum Outcome {
     One(KvResult),
     Several(Box<[KvResult]>),
-    Refused(Refused),
+    Refused(Box<Refused>),
 }
 
 /// What is known of a request.
@@ -126,7 +126,7 @@ impl Kept {
         let outcome = match &answer.outcome {
             Ok(results) if results.len() == 1 => Outcome::One(results[0]),
             Ok(results) => Outcome::Several(results.clone().into_boxed_slice()),
-            Err(refused) => Outcome::Refused(*refused),
+            Err(refused) => Outcome::Refused(Box::new(*refused)),
         };
         Kept { content, commit: answer.commit, revision: answer.revision, outcome }
     }
@@ -135,7 +135,7 @@ impl Kept {
         let outcome = match &self.outcome {
             Outcome::One(result) => Ok(vec![*result]),
             Outcome::Several(results) => Ok(results.to_vec()),
-            Outcome::Refused(refused) => Err(*refused),
+            Outcome::Refused(refused) => Err(**refused),
         };
         Answer { commit: self.commit, revision: self.revision, outcome }
     }

@@ -120,17 +120,23 @@ impl Table {
             Some(old) => (old.create_revision, old.version + 1),
             None => (revision, 1),
         };
-        self.remove(key);
+        self.size_bytes += (key.len() + value.len()) as u64;
+        let value = Value { value, create_revision, mod_revision: revision, version, expires };
+        let old = self.values.insert(key.clone(), value);
+        self.forget(key, old);
         if let Some(expires) = expires {
             self.due.insert((expires, key.clone()));
         }
-        self.size_bytes += (key.len() + value.len()) as u64;
-        let value = Value { value, create_revision, mod_revision: revision, version, expires };
-        self.values.insert(key.clone(), value);
     }
 
     fn remove(&mut self, key: &Bytes) {
-        let Some(old) = self.values.remove(key) else { return };
+        let old = self.values.remove(key);
+        self.forget(key, old);
+    }
+
+    /// What else is kept about a value that is gone.
+    fn forget(&mut self, key: &Bytes, old: Option<Value>) {
+        let Some(old) = old else { return };
         self.size_bytes -= (key.len() + old.value.len()) as u64;
         if let Some(expires) = old.expires {
             self.due.remove(&(expires, key.clone()));

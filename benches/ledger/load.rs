@@ -1,0 +1,319 @@
+//! Clients that ask without pause, and what they measure.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use image_cloud::time::now;
+
+use crate::grpc::{Channel, Current};
+use crate::http1;
+use crate::servers::Servers;
+use crate::support::quantile;
+
+pub const VALUE_BYTES: usize = 256;
+
+/// Keys that are written and read at random.
+const KEYS: u64 = 10_000;
+
+/// Where the hot counter starts, so that it does not come to its floor while it is measured.
+const PLENTY: i64 = 1_000_000_000;
+
+/// Where it starts when it shall come to its floor.
+const FEW: i64 = 200;
+
+const COUNTER: &str = "counter";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// A durable write of a random key.
+    Put,
+    /// Minus one on one counter, never below zero.
+    Decrement,
+    /// A linearizable read of a random key.
+    Read,
+}
+
+/// One row of one system in one round.
+#[derive(Clone, Debug, Default)]
+pub struct Figures {
+    pub per_second: f64,
+    pub p50_ms: f64,
+    pub p99_ms: f64,
+    pub operations: u64,
+    /// Attempts per operation that was done: more than one where clients meet in a compare-and-swap.
+    pub tries: f64,
+    pub server_cpu: f64,
+    pub client_cpu: f64,
+    pub memory_mib: f64,
+}
+
+impl Figures {
+    pub fn cpu_per_10k(&self) -> f64 {
+        self.server_cpu / self.operations.max(1) as f64 * 10_000.0
+    }
+
+    /// The client's part of all processor time.
+    pub fn client_share(&self) -> f64 {
+        self.client_cpu / (self.client_cpu + self.server_cpu)
+    }
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{:.0}/s, p50 {:.2} ms, p99 {:.2} ms, {:.2} tries, {:.3} CPU s per 10k, client's share {:.0} %, {:.0} MiB",
+            self.per_second,
+            self.p50_ms,
+            self.p99_ms,
+            self.tries,
+            self.cpu_per_10k(),
+            100.0 * self.client_share(),
+            self.memory_mib
+        )
+    }
+}
+
+/// A client and its way to the leader.
+enum Session {
+    Ours(http1::Connection),
+    Etcd { channel: Channel, counter: Option<Current> },
+}
+
+/// Clients with their connections.
+pub struct Load {
+    operation: Operation,
+    sessions: Vec<Session>,
+    /// Decrements that were acknowledged.
+    decrements: i64,
+}
+
+/// What one client has seen.
+#[derive(Default)]
+struct Seen {
+    latencies_ms: Vec<f64>,
+    tries: u64,
+}
+
+impl Load {
+    pub async fn connect(servers: &Servers, operation: Operation, clients: usize) -> Load {
+        let address = servers.leader();
+        let mut sessions = Vec::new();
+        let mut channels: Vec<Channel> = Vec::new();
+        for number in 0..clients {
+            sessions.push(match servers {
+                Servers::Ours { .. } => {
+                    // Ids of this run: the time makes them differ from those of the rows before.
+                    let client = image_cloud::time::unix_millis() << 16 | number as u64;
+                    Session::Ours(http1::Connection::open(&address, client).await.unwrap())
+                }
+                Servers::Etcd { .. } => {
+                    if channels.len() < (clients / 16).max(1) {
+                        channels.push(Channel::open(&address).await.unwrap());
+                    }
+                    Session::Etcd { channel: channels[number % channels.len()].clone(), counter: None }
+                }
+            });
+        }
+        let mut load = Load { operation, sessions, decrements: 0 };
+        match operation {
+            Operation::Put => {}
+            Operation::Decrement => load.sessions[0].put(COUNTER, PLENTY.to_string().as_bytes()).await.unwrap(),
+            Operation::Read => load.fill().await,
+        }
+        load
+    }
+
+    /// Writes every key once.
+    async fn fill(&mut self) {
+        let share = KEYS.div_ceil(self.sessions.len() as u64);
+        self.each(move |number, mut session| async move {
+            for key in (number * share..(number + 1) * share).filter(|key| *key < KEYS) {
+                session.put(&name(key), &[b'v'; VALUE_BYTES]).await?;
+            }
+            Ok((session, ()))
+        })
+        .await;
+    }
+
+    /// All clients ask without pause for this time.
+    pub async fn run(&mut self, time: Duration) -> Figures {
+        let operation = self.operation;
+        let start = now();
+        let end = start + time;
+        let seen = self
+            .each(move |number, mut session| async move {
+                let mut random = (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ start.0;
+                let mut seen = Seen::default();
+                loop {
+                    let begun = now();
+                    if begun >= end {
+                        return Ok((session, seen));
+                    }
+                    random ^= random << 13;
+                    random ^= random >> 7;
+                    random ^= random << 17;
+                    seen.tries += match operation {
+                        Operation::Put => session.put(&name(random % KEYS), &[b'v'; VALUE_BYTES]).await.map(|()| 1)?,
+                        Operation::Read => session.read(&name(random % KEYS)).await.map(|()| 1)?,
+                        Operation::Decrement => {
+                            let (done, tries) = session.decrement().await?;
+                            assert!(done, "the counter was at its floor");
+                            tries
+                        }
+                    };
+                    seen.latencies_ms.push(now().since(begun).as_secs_f64() * 1000.0);
+                }
+            })
+            .await;
+        let seconds = now().since(start).as_secs_f64();
+        let tries: u64 = seen.iter().map(|seen| seen.tries).sum();
+        let latencies: Vec<f64> = seen.into_iter().flat_map(|seen| seen.latencies_ms).collect();
+        let operations = latencies.len() as u64;
+        if operation == Operation::Decrement {
+            self.decrements += operations as i64;
+        }
+        Figures {
+            per_second: operations as f64 / seconds,
+            p50_ms: quantile(&latencies, 0.5),
+            p99_ms: quantile(&latencies, 0.99),
+            operations,
+            tries: tries as f64 / operations as f64,
+            ..Figures::default()
+        }
+    }
+
+    /// Each acknowledged decrement has taken one, and with few left exactly those are taken: never below zero.
+    pub async fn check_floor(&mut self, servers: &Servers) {
+        assert_eq!(
+            self.sessions[0].value().await.unwrap(),
+            PLENTY - self.decrements,
+            "decrements were lost or done twice"
+        );
+        let few = self.sessions.len() as i64 + FEW;
+        self.sessions[0].put(COUNTER, few.to_string().as_bytes()).await.unwrap();
+        let taken = self
+            .each(move |_, mut session| async move {
+                let mut taken = 0;
+                while session.decrement().await?.0 {
+                    taken += 1;
+                }
+                Ok((session, taken))
+            })
+            .await;
+        assert_eq!(taken.iter().sum::<i64>(), few, "{}: more was given than there was, or less", servers.leader());
+        assert_eq!(self.sessions[0].value().await.unwrap(), 0);
+    }
+
+    /// Runs all clients at the same time.
+    async fn each<T, F>(&mut self, work: impl Fn(u64, Session) -> F) -> Vec<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = io::Result<(Session, T)>> + 'static,
+    {
+        let local = tokio::task::LocalSet::new();
+        let sessions = std::mem::take(&mut self.sessions);
+        let tasks: Vec<_> = sessions
+            .into_iter()
+            .enumerate()
+            .map(|(number, session)| local.spawn_local(work(number as u64, session)))
+            .collect();
+        let mut results = Vec::new();
+        local
+            .run_until(async {
+                for task in tasks {
+                    let (session, result) = task.await.unwrap().unwrap();
+                    self.sessions.push(session);
+                    results.push(result);
+                }
+            })
+            .await;
+        results
+    }
+}
+
+fn name(key: u64) -> String {
+    format!("k{key}")
+}
+
+impl Session {
+    async fn put(&mut self, key: &str, value: &[u8]) -> io::Result<()> {
+        match self {
+            Session::Ours(connection) => expect(&connection.call("PUT", key, "", value).await?),
+            Session::Etcd { channel, .. } => channel.put(key, value).await,
+        }
+    }
+
+    async fn read(&mut self, key: &str) -> io::Result<()> {
+        let length = match self {
+            Session::Ours(connection) => {
+                let answer = connection.call("GET", key, "", b"").await?;
+                expect(&answer)?;
+                answer.body.len()
+            }
+            Session::Etcd { channel, .. } => channel.get(key).await?.map_or(0, |current| current.value.len()),
+        };
+        if length == VALUE_BYTES { Ok(()) } else { Err(io::Error::other(format!("a value of {length} bytes"))) }
+    }
+
+    async fn value(&mut self) -> io::Result<i64> {
+        let text = match self {
+            Session::Ours(connection) => Bytes::copy_from_slice(connection.call("GET", COUNTER, "", b"").await?.body),
+            Session::Etcd { channel, .. } => channel.get(COUNTER).await?.unwrap_or_default().value,
+        };
+        parse(&text)
+    }
+
+    /// Takes one, if there is one; says whether it did, and in how many tries.
+    async fn decrement(&mut self) -> io::Result<(bool, u64)> {
+        match self {
+            Session::Ours(connection) => {
+                let answer = connection.call("POST", COUNTER, "?add=-1&floor=0", b"").await?;
+                if answer.status == 409 {
+                    return Ok((false, 1));
+                }
+                expect(&answer).map(|()| (true, 1))
+            }
+            Session::Etcd { channel, counter } => {
+                for tries in 1.. {
+                    let known = match counter.take() {
+                        Some(known) => known,
+                        None => channel.get(COUNTER).await?.unwrap_or_default(),
+                    };
+                    let value = parse(&known.value)?;
+                    if value == 0 {
+                        // What is known may be old: only what is there now counts.
+                        let current = channel.get(COUNTER).await?.unwrap_or_default();
+                        if parse(&current.value)? == 0 {
+                            return Ok((false, tries));
+                        }
+                        *counter = Some(current);
+                        continue;
+                    }
+                    let next = (value - 1).to_string();
+                    match channel.swap(COUNTER, known.mod_revision, next.as_bytes()).await? {
+                        Ok(mod_revision) => {
+                            *counter = Some(Current { value: next.into(), mod_revision });
+                            return Ok((true, tries));
+                        }
+                        Err(current) => *counter = current,
+                    }
+                }
+                Err(io::Error::other("the tries have run out"))
+            }
+        }
+    }
+}
+
+fn expect(answer: &http1::Answer<'_>) -> io::Result<()> {
+    if answer.status == 200 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!("status {}: {}", answer.status, String::from_utf8_lossy(answer.body))))
+}
+
+fn parse(value: &[u8]) -> io::Result<i64> {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).ok_or_else(|| io::Error::other("no number"))
+}

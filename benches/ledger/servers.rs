@@ -1,0 +1,155 @@
+//! Three nodes of each system: start, leader, processor time and memory, stop.
+
+use std::fs::File;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::{TestCluster, wait_for};
+use crate::grpc::Channel;
+
+/// What is measured.
+pub enum System {
+    Ours { name: &'static str, program: PathBuf },
+    Etcd,
+}
+
+impl System {
+    pub fn name(&self) -> &'static str {
+        match self {
+            System::Ours { name, .. } => name,
+            System::Etcd => "etcd",
+        }
+    }
+
+    pub fn describe(&self) -> String {
+        match self {
+            System::Ours { program, .. } => {
+                format!("{}, HTTP/1.1; no TLS to the client, none between the nodes", program.display())
+            }
+            System::Etcd => {
+                let output = Command::new("etcd").arg("--version").output();
+                let version = output
+                    .map_or_else(|_| String::new(), |output| String::from_utf8_lossy(&output.stdout).into_owned());
+                let version = version.lines().next().unwrap_or_default().to_owned();
+                format!("{version}, gRPC over HTTP/2; no TLS to the client, none between the nodes")
+            }
+        }
+    }
+}
+
+pub fn has_etcd() -> bool {
+    Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
+/// Three running nodes; stopped when dropped.
+pub enum Servers {
+    Ours { cluster: TestCluster, leader: u16 },
+    Etcd { processes: Vec<Child>, leader: u16, _directory: tempfile::TempDir },
+}
+
+impl Servers {
+    pub async fn start(system: &System) -> Servers {
+        match system {
+            System::Ours { program, .. } => {
+                let mut cluster = TestCluster::configure(3, "");
+                cluster.program = program.clone();
+                (1..=3).for_each(|id| cluster.spawn(id));
+                let leader = cluster.settled().await.node.0;
+                Servers::Ours { cluster, leader }
+            }
+            System::Etcd => start_etcd().await,
+        }
+    }
+
+    /// The leader's address for clients.
+    pub fn leader(&self) -> String {
+        match self {
+            Servers::Ours { cluster, leader } => cluster.url(*leader).trim_start_matches("http://").to_owned(),
+            Servers::Etcd { leader, .. } => format!("127.0.0.1:{leader}"),
+        }
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        match self {
+            Servers::Ours { cluster, .. } => cluster.pids(),
+            Servers::Etcd { processes, .. } => processes.iter().map(Child::id).collect(),
+        }
+    }
+
+    /// Processor time of all three so far, in the kernel and outside.
+    pub fn cpu_seconds(&self) -> f64 {
+        self.pids().iter().map(|pid| cpu_seconds(&pid.to_string())).sum()
+    }
+
+    /// Resident memory of the largest of the three.
+    pub fn memory_mib(&self) -> f64 {
+        self.pids().iter().map(|pid| memory_mib(*pid)).fold(0.0, f64::max)
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        if let Servers::Etcd { processes, .. } = self {
+            for process in processes {
+                let _ = process.kill();
+                let _ = process.wait();
+            }
+        }
+    }
+}
+
+async fn start_etcd() -> Servers {
+    let directory = tempfile::tempdir().unwrap();
+    // All listeners at once, so that no port is given twice.
+    let listeners: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
+    drop(listeners);
+    let url = |port: u16| format!("http://127.0.0.1:{port}");
+    let cluster: Vec<String> = (0..3).map(|node| format!("n{node}={}", url(ports[3 + node]))).collect();
+    let processes = (0..3).map(|node| {
+        let log = File::create(directory.path().join(format!("n{node}.log"))).unwrap();
+        let (client, peer) = (url(ports[node]), url(ports[3 + node]));
+        Command::new("etcd")
+            .args(["--name", &format!("n{node}"), "--data-dir"])
+            .arg(directory.path().join(format!("n{node}")))
+            .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
+            .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
+            .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"])
+            .args(["--quota-backend-bytes", "8589934592"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
+    });
+    let processes = processes.collect();
+    let leader = wait_for("etcd has a leader", async || {
+        for port in &ports[..3] {
+            let mut channel = Channel::open(&format!("127.0.0.1:{port}")).await.ok()?;
+            let (member, leader) = channel.status().await.ok()?;
+            if member == leader {
+                return Some(*port);
+            }
+        }
+        None
+    });
+    Servers::Etcd { leader: leader.await, processes, _directory: directory }
+}
+
+pub fn own_cpu_seconds() -> f64 {
+    cpu_seconds("self")
+}
+
+fn cpu_seconds(process: &str) -> f64 {
+    // Linux counts these two in hundredths of a second on every architecture.
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+    let behind_name = stat.rsplit_once(')').unwrap().1;
+    behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
+}
+
+fn memory_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}

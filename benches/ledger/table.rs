@@ -1,0 +1,110 @@
+//! Medians of all rounds side by side, each beside its target.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::load::Figures;
+use crate::servers::System;
+use crate::support::{quantile, verdict};
+
+/// A line: row, its words, the figure, and how ours must stand to theirs, as must and as goal.
+type Line = (&'static str, &'static str, fn(&Figures) -> f64, Option<Target>);
+
+enum Target {
+    AtLeast(f64, f64),
+    AtMost(f64, f64),
+}
+
+use Target::{AtLeast, AtMost};
+
+const LINES: [Line; 19] = [
+    ("put-1", "durable puts/s, 1 client", per_second, None),
+    ("put-16", "durable puts/s, 16 clients", per_second, None),
+    ("put-64", "durable puts/s, 64 clients", per_second, Some(AtLeast(2.0, 3.0))),
+    ("put-256", "durable puts/s, 256 clients", per_second, Some(AtLeast(2.0, 3.0))),
+    ("put-1", "p50 of a put in ms, 1 client", p50, Some(AtMost(0.7, 0.5))),
+    ("put-16", "p50 of a put in ms, 16 clients", p50, None),
+    ("put-64", "p50 of a put in ms, 64 clients", p50, None),
+    ("put-256", "p50 of a put in ms, 256 clients", p50, None),
+    ("put-1", "server CPU s per 10,000 puts, 1 client", Figures::cpu_per_10k, Some(AtMost(1.0 / 3.0, 0.25))),
+    ("put-16", "server CPU s per 10,000 puts, 16 clients", Figures::cpu_per_10k, Some(AtMost(1.0 / 3.0, 0.25))),
+    ("put-64", "server CPU s per 10,000 puts, 64 clients", Figures::cpu_per_10k, Some(AtMost(0.5, 1.0 / 3.0))),
+    ("put-256", "server CPU s per 10,000 puts, 256 clients", Figures::cpu_per_10k, Some(AtMost(0.5, 1.0 / 3.0))),
+    ("put-256", "MiB per node (the largest), loaded", |figures| figures.memory_mib, Some(AtMost(1.0 / 3.0, 0.25))),
+    ("hot-16", "decrements/s of one counter, 16 clients", per_second, Some(AtLeast(30.0, 30.0))),
+    ("hot-64", "decrements/s of one counter, 64 clients", per_second, Some(AtLeast(100.0, 100.0))),
+    ("hot-64", "tries per decrement, 64 clients", |figures| figures.tries, None),
+    ("read-64", "linearizable reads/s, 64 clients", per_second, Some(AtLeast(2.0, 3.0))),
+    ("read-64", "server CPU s per 10,000 reads, 64 clients", Figures::cpu_per_10k, None),
+    ("put-256", "client's share of the CPU, 256 clients", Figures::client_share, None),
+];
+
+fn per_second(figures: &Figures) -> f64 {
+    figures.per_second
+}
+
+fn p50(figures: &Figures) -> f64 {
+    figures.p50_ms
+}
+
+/// All figures of all rounds.
+pub struct Table {
+    names: Vec<&'static str>,
+    figures: BTreeMap<(usize, &'static str), Vec<Figures>>,
+}
+
+impl Table {
+    pub fn new(systems: &[System]) -> Table {
+        Table { names: systems.iter().map(System::name).collect(), figures: BTreeMap::new() }
+    }
+
+    pub fn add(&mut self, system: usize, row: &'static str, figures: Figures) {
+        self.figures.entry((system, row)).or_default().push(figures);
+    }
+
+    /// The median, with the least and the greatest where there were several rounds.
+    fn cell(&self, system: usize, row: &'static str, figure: fn(&Figures) -> f64) -> Option<(f64, String)> {
+        let rounds: Vec<f64> = self.figures.get(&(system, row))?.iter().map(figure).collect();
+        let [least, median, greatest] = [0.0, 0.5, 1.0].map(|share| quantile(&rounds, share));
+        let text = format!("{} [{}-{}]", short(median), short(least), short(greatest));
+        Some((median, text))
+    }
+}
+
+fn short(number: f64) -> String {
+    match number {
+        number if number >= 100.0 => format!("{number:.0}"),
+        number if number >= 10.0 => format!("{number:.1}"),
+        number => format!("{number:.2}"),
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let theirs = self.names.get(1).copied().unwrap_or_default();
+        writeln!(formatter, "{:<42} {:>24} {:>24} {:>7}", "", self.names[0], theirs, "ratio")?;
+        for (row, words, figure, target) in &LINES {
+            let Some((ours, our_text)) = self.cell(0, row, *figure) else { continue };
+            write!(formatter, "{words:<42} {our_text:>24}")?;
+            if let Some((theirs, their_text)) = self.cell(1, row, *figure) {
+                let ratio = ours / theirs;
+                write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
+                if let Some(target) = target.as_ref().filter(|_| self.names[1] == "etcd") {
+                    write!(formatter, "  {}", target.verdict(ratio))?;
+                }
+            }
+            writeln!(formatter)?;
+        }
+        Ok(())
+    }
+}
+
+impl Target {
+    fn verdict(&self, ratio: f64) -> String {
+        let (sign, must, goal, is_met) = match *self {
+            AtLeast(must, goal) => (">=", must, goal, ratio >= must),
+            AtMost(must, goal) => ("<=", must, goal, ratio <= must),
+        };
+        verdict(&format!("{sign} {must:.2} (goal {goal:.2})"), || is_met)
+    }
+}
