@@ -223,7 +223,7 @@ mod tests {
 
     fn applied(index: u64, number: u64) -> Option<Applied> {
         let mut applied = Applied { last: Some(LogId::new_term_index(1, index)), ..Applied::default() };
-        applied.state.apply(1, record(number));
+        applied.state.apply(1, record(number), &mut Vec::new());
         Some(applied)
     }
 
