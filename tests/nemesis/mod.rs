@@ -13,7 +13,7 @@ use rand::{RngExt, SeedableRng};
 use rustix::process::Signal;
 use serde_json::json;
 
-use crate::common::TestCluster;
+use crate::common::{TestCluster, wait_for};
 
 /// Where nodes are told which of their links are cut.
 const FAULTS: &str = "/api/v1/faults";
@@ -114,8 +114,10 @@ impl Nemesis {
         }
         self.sleep(100..900).await;
         for node in cuts.keys() {
-            let mended = post(&self.http, cluster.url(*node) + FAULTS, &json!([])).await;
-            assert!(mended.is_some(), "node {node} keeps its links cut");
+            wait_for(&format!("node {node} mends its links"), async || {
+                post(&self.http, cluster.url(*node) + FAULTS, &json!([])).await.filter(|status| *status == 200)
+            })
+            .await;
         }
     }
 
