@@ -60,10 +60,13 @@ fn keys_of(question: &Question) -> Option<Vec<&Bytes>> {
     }
 }
 
+/// Keys, values and versions.
+type Held = Vec<(Bytes, Bytes, u64)>;
+
 struct Search<'a> {
     calls: Vec<&'a Call>,
     /// What was looked at already: which calls were done, and what the store was then.
-    known: HashSet<(u128, Vec<(Bytes, Bytes, u64)>)>,
+    known: HashSet<(u128, Held)>,
     /// The most calls that could be put in order, for the message.
     longest: u128,
 }
@@ -122,7 +125,7 @@ impl<'a> Search<'a> {
 
 /// Whether two answers are the same but for revisions.
 fn alike(one: &Told, other: &Told) -> bool {
-    let plain = |found: &[(Bytes, Seen)]| -> Vec<(Bytes, Bytes, u64)> {
+    let plain = |found: &[(Bytes, Seen)]| -> Held {
         found.iter().map(|(key, seen)| (key.clone(), seen.value.clone(), seen.version)).collect()
     };
     match (one, other) {
