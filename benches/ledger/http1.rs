@@ -1,12 +1,16 @@
 //! A client of our key-value API: one request at a time on a kept-alive connection, bytes out, status and length in.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Longer answers than this are not expected.
 const BUFFER_BYTES: usize = 4096;
+
+/// Pause before a request goes out again, with its id, because no leader was confirmed at that moment.
+const PAUSE: Duration = Duration::from_millis(5);
 
 pub struct Connection {
     stream: TcpStream,
@@ -43,8 +47,17 @@ impl Connection {
         }
         self.request.extend_from_slice(b"\r\n");
         self.request.extend_from_slice(body);
-        self.stream.write_all(&self.request).await?;
+        loop {
+            self.stream.write_all(&self.request).await?;
+            let (status, start, end) = self.answer().await?;
+            if status != 503 {
+                return Ok(Answer { status, body: &self.answer[start..end] });
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 
+    async fn answer(&mut self) -> io::Result<(u16, usize, usize)> {
         let mut filled = 0;
         loop {
             let read = self.stream.read(&mut self.answer[filled..]).await?;
@@ -52,10 +65,8 @@ impl Connection {
                 return Err(io::Error::other("the connection ended, or the answer is too long"));
             }
             filled += read;
-            if let Some((status, start, end)) = parse(&self.answer[..filled])
-                && filled >= end
-            {
-                return Ok(Answer { status, body: &self.answer[start..end] });
+            if let Some(found) = parse(&self.answer[..filled]).filter(|(_, _, end)| filled >= *end) {
+                return Ok(found);
             }
         }
     }
