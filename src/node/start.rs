@@ -61,10 +61,9 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     let runtime = || {
-        // HTTP, the log and the image workers have threads of their own. With more threads than there is work for, each step of a
-        // write wakes another one, which costs more than the step.
+        // Two, so that heartbeats go on while one is held up by a snapshot or a slow disk. HTTP and the image workers have their own.
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(half_of_the_cores())
+            .worker_threads(2)
             .enable_all()
             .build()
             .expect("a tokio runtime needs only threads, which the process can make at its start")
