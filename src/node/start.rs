@@ -61,7 +61,6 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     let runtime = || {
-        // Two, so that heartbeats go on while one is held up by a snapshot or a slow disk. HTTP and the image workers have their own.
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()
@@ -187,7 +186,8 @@ async fn serve(
     let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), bases: Arc::new(bases) };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
     let counter = Counter { node, desk, shared, faults, limits, ledger, random };
-    let server = http::serve(http_socket, doors.http, Arc::new(counter), half_of_the_cores()).map_err(system_error)?;
+    let server =
+        http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 
@@ -225,10 +225,6 @@ async fn fault_of(raft: &RaftNode) -> RaftError {
 
 fn cores() -> u32 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32)
-}
-
-fn half_of_the_cores() -> usize {
-    (cores() as usize / 2).max(1)
 }
 
 fn desk(config: &ClusterConfig, workers: u32, tools: &Arc<Tools>) -> Desk {

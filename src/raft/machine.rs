@@ -8,7 +8,6 @@ use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
 use serde::{Deserialize, Serialize};
-use tokio::runtime::{Handle, RuntimeFlavor};
 
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::Opaque;
@@ -130,12 +129,10 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let state: State = aside(|| {
-            let state = codec::decode_snapshot(&snapshot).map_err(invalid)?;
-            // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
-            self.save(meta, &snapshot).map(|()| state)
-        })?;
+        let state: State = codec::decode_snapshot(&snapshot).map_err(invalid)?;
         let revision = state.ledger().revision();
+        // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
+        self.save(meta, &snapshot)?;
         *self.applied() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), state };
         self.feed.restart(revision);
         Ok(())
@@ -152,18 +149,8 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Machine {
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
         let applied = self.applied().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        let state = aside(|| {
-            let state = codec::encode_snapshot(&applied.state).map_err(invalid)?;
-            self.save(&meta, &state).map(|()| state)
-        })?;
+        let state = codec::encode_snapshot(&applied.state).map_err(invalid)?;
+        self.save(&meta, &state)?;
         Ok(Snapshot { meta, snapshot: state })
-    }
-}
-
-/// Does what takes long. On a node's runtime other tasks go on meanwhile, on another thread; the simulation has no threads.
-fn aside<T>(work: impl FnOnce() -> T) -> T {
-    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
-        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
-        _ => work(),
     }
 }

@@ -21,7 +21,6 @@ mod ballot;
 mod feed;
 mod network;
 mod proposals;
-mod reads;
 #[cfg(test)]
 mod tests;
 mod torn_tail;
@@ -47,7 +46,6 @@ use self::group::Group;
 use self::log_store::LogStore;
 use self::machine::Machine;
 use self::proposals::Proposals;
-use self::reads::Reads;
 use self::snapshot::FileSnapshots;
 use self::sync_clock::SyncClock;
 use self::types::{Tokio, position};
@@ -112,7 +110,6 @@ pub struct Applied {
 pub struct RaftNode {
     group: Group<Tokio>,
     proposals: Proposals,
-    reads: Reads,
     views: watch::Receiver<RaftView>,
     failure: watch::Receiver<Option<RaftError>>,
     syncs: Arc<SyncClock>,
@@ -144,8 +141,7 @@ impl RaftNode {
         let (failure_sender, failure) = watch::channel(None);
         tokio::spawn(watch_metrics(group.clone(), view_sender, failure_sender));
         let proposals = Proposals::start(group.clone());
-        let reads = Reads::start(group.clone());
-        Ok(RaftNode { group, proposals, reads, views, failure, syncs })
+        Ok(RaftNode { group, proposals, views, failure, syncs })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
@@ -208,13 +204,12 @@ impl RaftNode {
         self.proposals.write(write).await
     }
 
-    /// As leader: everything that was committed before this call is applied when it returns; see [`Group::read_barrier`]. Reads
-    /// that wait at the same time share one question to the majority.
+    /// As leader: everything that was committed before this call is applied when it returns; see [`Group::read_barrier`].
     ///
     /// # Errors
     /// [`ProposeError`].
     pub async fn read_barrier(&self) -> Result<(), ProposeError> {
-        self.reads.barrier().await
+        self.group.read_barrier().await
     }
 
     /// As leader: how long ago a majority last confirmed it. A node that is the majority by itself always has it.
@@ -319,14 +314,9 @@ fn current_view(group: &Group<Tokio>) -> RaftView {
     view::translate(group, term, &data, &server)
 }
 
-/// While nothing changes but positions in the log, views follow one another at this distance: under load each entry changes them
-/// several times, and each view wakes the node's actor.
-const VIEW_PAUSE: Duration = Duration::from_millis(5);
-
-/// Publishes a view at every change of role, vote or membership, and positions shortly after; ends when Raft has ended.
+/// Publishes a view at every change; ends when Raft has ended.
 async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, failure: watch::Sender<Option<RaftError>>) {
     let mut metrics = group.raft().metrics();
-    let mut server = group.raft().server_metrics();
     loop {
         let running = metrics.borrow_watched().running_state.clone();
         let view = current_view(&group);
@@ -348,7 +338,5 @@ async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, fail
             failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
             return;
         }
-        // A change of the role that is there already ends this at once; the end of Raft shows in the metrics above.
-        let _ = tokio::time::timeout(VIEW_PAUSE, server.changed()).await;
     }
 }
