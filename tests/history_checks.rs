@@ -62,6 +62,7 @@ fn store(seed: u64, shape: &Shape, fault: Fault) -> Option<Vec<Call>> {
     while calls.len() < shape.calls || !waiting.is_empty() || again.is_some() {
         let commit = states.len() as u64;
         let tick = commit * TICK;
+        #[expect(clippy::needless_range_loop, reason = "the client's number is what counts")]
         for client in 0..shape.clients {
             if free_at[client] >= tick || calls.len() >= shape.calls || rng.random_bool(0.3) {
                 continue;
@@ -95,7 +96,7 @@ fn store(seed: u64, shape: &Shape, fault: Fault) -> Option<Vec<Call>> {
             let told = state.answer(question);
             let mut said = Answer { commit, revision: state.revision, told };
             let changes = said.told.is_a_change();
-            if let (false, true, Question::Write(operations)) = (planted, hears && call > plant_from, &*question) {
+            if let (false, true, Question::Write(operations)) = (planted, hears && call > plant_from, question) {
                 let decrements = matches!(operations[..], [KvOperation::Add { by: ..0, .. }]);
                 match fault {
                     Fault::DoubleDecrement if changes && decrements && again.is_none() => {
@@ -107,7 +108,7 @@ fn store(seed: u64, shape: &Shape, fault: Fault) -> Option<Vec<Call>> {
                     _ => {}
                 }
             }
-            if let (Fault::StaleRead, false, Question::Get(key)) = (fault, planted, &*question) {
+            if let (Fault::StaleRead, false, Question::Get(key)) = (fault, planted, question) {
                 // What had been answered by then: answers take up to three entries. Versions only grow between two makings of a key, so no order explains an older one of the same making.
                 let answered = (began / TICK).saturating_sub(4) as usize;
                 let making = |state: &Model| state.clone().answer(&Question::Get(key.clone()));
@@ -263,7 +264,7 @@ fn a_write_of_unknown_outcome_is_done_once_or_not() {
         ("too early", false, vec![first.clone(), after(4), lost(7)]),
         ("in parts", false, vec![first.clone(), lost(2), half(4)]),
         ("twice", false, vec![first.clone(), lost(2), twice(4)]),
-        ("by two calls", true, vec![first.clone(), lost(2), lost(3), twice(5)]),
+        ("by two calls", true, vec![first, lost(2), lost(3), twice(5)]),
     ];
     for (what, is_right, calls) in cases {
         for (check, result) in ["by index", "by search"].iter().zip(both(&calls)) {
