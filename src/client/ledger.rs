@@ -159,7 +159,7 @@ impl Cluster {
             });
             let limit = ATTEMPT.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
             let outcome = timeout(limit, exchange(build(&address))).await;
-            let error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
+            let mut error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
                 Ok(answer) => {
                     self.set_leader_hint(Some(address));
                     return Ok(answer);
@@ -169,7 +169,6 @@ impl Cluster {
             log::debug!("{address}: {error}");
             let mut step = Step::after(&error, &address);
             let index_of = |url: &str| shared.views.iter().position(|view| view.url == url);
-            let mut error = error;
             if let Step::Follow(leader) = &step
                 && let Some(refused) = index_of(leader).and_then(|index| said[index].clone())
                 && matches!(refused, AttemptError::Refused(_))

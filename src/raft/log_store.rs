@@ -118,12 +118,8 @@ impl LogStore {
         syncs.next.push(waiter);
         if !std::mem::replace(&mut syncs.under_way, true) {
             drop(syncs);
-            self.begin_sync();
+            begin_sync(&self.log, &self.syncs, &self.clock, &self.runtime);
         }
-    }
-
-    fn begin_sync(&self) {
-        begin_sync(&self.log, &self.syncs, &self.clock, &self.runtime);
     }
 
     async fn synced(&self) -> io::Result<()> {

@@ -1,9 +1,10 @@
 //! Raft: confirms the coordinator and orders the log. The only folder that names the Raft library and its log.
 //!
 //! ```text
-//! RaftNode ── Group ──┬── Network ── RaftTransport (the node's connections)
-//!   tokio     any      ├── LogStore   raft/log/        (raft-log)
-//!             runtime  └── Machine    raft/snapshot/   (pure State, snapshot file)
+//! RaftNode ──── Group ──┬── Network ── RaftTransport (the node's connections)
+//!   tokio  │    any     ├── LogStore   raft/log/        (raft-log)
+//!          │    runtime └── Machine    raft/snapshot/   (pure State, snapshot file; Feed: the last changes)
+//!          └─ Proposals (writes that wait share an entry)
 //! ```
 //!
 //! What is simulated on a deterministic runtime is everything but the two stores on disk.

@@ -120,7 +120,8 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
     }
 }
 
-/// Proposes one entry and hands out its answers; without writes, only the ledger's time goes on. While it is stalled, those behind it are refused.
+/// Proposes one entry and hands out its answers; without writes, only the ledger's time goes on. While it is stalled, those behind it
+/// are refused.
 async fn propose<R: AsyncRuntime>(
     group: &Group<R>,
     taken: Vec<Waiting>,

@@ -98,9 +98,12 @@ async fn a_request_over_a_cut_link_times_out_and_its_connection_stays() {
     let ask = async |limit| links.raft(TWO, Lane::Append, vec![1], limit).await;
     assert_eq!(ask(DEADLINE).await.unwrap(), [1]);
     // The three connections that are kept open anyway, and this one.
-    while echo.greeted.load(Ordering::Relaxed) < 4 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    let all_greeted = async {
+        while echo.greeted.load(Ordering::Relaxed) < 4 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(DEADLINE, all_greeted).await.expect("four connections are greeted");
     for cut in cuts() {
         faults.replace(&[cut]).unwrap();
         let answer = ask(SHORT).await;
