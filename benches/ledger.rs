@@ -1,4 +1,4 @@
-//! The ledger beside etcd, in one run: `cargo bench --bench ledger -- --help`.
+//! The ledger beside etcd, in one run: `cargo bench --bench ledger -- --help`. And how long a restart takes, by itself.
 //!
 //! Three nodes each, as processes with directories of their own, every write synced by a majority before it is acknowledged. The
 //! client is this one process, with one thread, on the public API over kept-alive connections: HTTP/1.1 to our leader, one
@@ -8,6 +8,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
 
+#[path = "../tests/alone/mod.rs"]
+mod alone;
 #[path = "../tests/common/mod.rs"]
 mod common;
 #[path = "ledger/grpc.rs"]
@@ -16,6 +18,8 @@ mod grpc;
 mod http1;
 #[path = "ledger/load.rs"]
 mod load;
+#[path = "ledger/restart.rs"]
+mod restart;
 #[path = "ledger/servers.rs"]
 mod servers;
 #[path = "ledger/table.rs"]
@@ -35,6 +39,7 @@ const HELP: &str = "\
 The ledger beside etcd: durable writes, one hot counter, linearizable reads, processor time, memory.
 
 cargo bench --bench ledger [-- OPTIONS]
+cargo bench --bench ledger -- restart      how long a node takes that starts on a snapshot and 100,000 entries; nothing else
   --rounds N      rounds, each with new clusters of every system (3)
   --seconds S     measured time of each row (3)
   --rows LIST     of put-1, put-16, put-64, put-256, hot-16, hot-64, read-64 (all, in this order)
@@ -61,6 +66,9 @@ fn main() {
     if std::env::args().any(|word| word == "--help" || word == "-h") {
         println!("{HELP}");
         return;
+    }
+    if std::env::args().any(|word| word == "restart") {
+        return restart::run();
     }
     let seconds = Duration::from_secs_f64(argument("--seconds", 3.0));
     let rows: String = argument("--rows", ROWS.map(|row| row.0).join(","));

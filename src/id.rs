@@ -5,9 +5,10 @@ use std::str::FromStr;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use utoipa::ToSchema;
 
 /// A node as people name it: `2` in `cloud-node 2` and in `config/cluster.toml`. From 1 to 65,535.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct NodeId(pub u16);
 
@@ -32,7 +33,7 @@ impl FromStr for NodeId {
 
 /// One life of a data directory: drawn at random when the directory is made, so that a node whose disk was wiped is not
 /// taken for the voter it used to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Incarnation(pub u64);
 
@@ -43,7 +44,7 @@ impl fmt::Display for Incarnation {
 }
 
 /// A member of the Raft group: the node together with the life of its disk.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct MemberId {
     /// The node as people name it.
     pub node: NodeId,
@@ -58,7 +59,7 @@ impl fmt::Display for MemberId {
 }
 
 /// A Raft term.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Term(pub u64);
 
@@ -69,7 +70,7 @@ impl fmt::Display for Term {
 }
 
 /// Where a log ends. Ordered as Raft compares logs: by the term of the last entry, then by its index.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct LogPosition {
     /// Term of the last entry; 0 when the log is empty.
     pub term: Term,
@@ -84,8 +85,9 @@ impl fmt::Display for LogPosition {
 }
 
 /// Load of a node, in hundredths of a job per worker: exactly what is printed, so that ranks compare what people see.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(from = "f64", into = "f64")]
+#[schema(value_type = f64, minimum = 0)]
 pub struct Load(u32);
 
 impl Load {
@@ -123,7 +125,8 @@ impl fmt::Display for Load {
 /// One logical request of a client, the same in every attempt. Written as 32 hexadecimal digits.
 ///
 /// In JSON it is that text, in the binary form its 16 bytes: every write in the log carries one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9A-Fa-f]{32}$")]
 pub struct RequestId(pub [u8; 16]);
 
 impl Serialize for RequestId {

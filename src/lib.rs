@@ -6,7 +6,7 @@
 //!
 //! | folder | what it is | may import |
 //! |---|---|---|
-//! | [`id`], [`time`] | newtypes; the only file that reads a clock | nothing |
+//! | [`id`], [`time`], [`scheduling`] | newtypes; the only file that reads a clock; classes of threads | nothing |
 //! | [`protocol`] | every serialized type, and the codec | `id`, `time` |
 //! | [`core`] | **pure** protocol rules: `step(now, input) -> effects` | `protocol` and below |
 //! | [`image`] | **pure** image work: bytes in, bytes or a typed error out | `protocol` and below |
@@ -28,5 +28,6 @@ pub mod image;
 pub mod node;
 pub mod protocol;
 pub mod raft;
+pub mod scheduling;
 pub mod time;
 pub mod transport;

@@ -13,7 +13,8 @@ use bytes::Bytes;
 use fake::{Announcing, FakeNode, Uploading, finished};
 use futures::future::join_all;
 use image_cloud::client::{
-    Answer, AttemptError, ClientError, ClientSettings, Cluster, FailTarget, Job, NodeAddress, PlacedBy, Work,
+    Answer, AttemptError, ClientError, ClientSettings, Cluster, Consistency, FailTarget, Job, NodeAddress, PlacedBy,
+    Work,
 };
 use image_cloud::id::{NodeId, RequestId};
 use image_cloud::protocol::job::{Label, SealForm};
@@ -380,4 +381,27 @@ async fn a_cluster_without_nodes_or_with_a_wrong_address_is_refused() {
     assert!(matches!(Cluster::new(ClientSettings::new(Vec::new(), SEED)), Err(ClientError::NoNodes)));
     let wrong = vec![NodeAddress { node: None, url: "ftp://x".into() }];
     assert!(matches!(Cluster::new(ClientSettings::new(wrong, SEED)), Err(ClientError::BadAddress { .. })));
+}
+
+/// The token goes wherever TLS is: no node can lead the client from one scheme to the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_of_another_scheme_is_not_followed() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let elsewhere = Some("https://127.0.0.1:1".to_owned());
+    let problem = Problem { leader: elsewhere, ..Problem::new(ProblemCode::NotLeader, "node 2 leads") };
+    let body = serde_json::to_string(&problem).unwrap();
+    let head = "HTTP/1.1 307 Temporary Redirect\r\nconnection: close\r\ncontent-type: application/problem+json";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(answer.as_bytes()).await;
+        }
+    });
+    let cluster = Cluster::new(ClientSettings::new(vec![url.parse().unwrap()], SEED)).unwrap();
+    let refused = cluster.get_key("color", Consistency::Linearizable).await.unwrap_err().to_string();
+    assert!(refused.contains("https://127.0.0.1:1, which is not http: that is not followed"), "{refused}");
 }

@@ -11,13 +11,14 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
     let bottom = vec!["id", "time"];
     let with = |lower: &[&'static str], more: &[&'static str]| [lower, more].concat();
     let pure = with(&bottom, &["protocol"]);
-    let middle = with(&pure, &["core", "image", "config"]);
+    let middle = with(&pure, &["core", "image", "config", "scheduling"]);
     let node = with(&middle, &["http", "transport", "raft"]);
     let client = middle.clone();
     let demo = with(&node, &["node", "client"]);
     BTreeMap::from([
         ("id", vec![]),
         ("time", vec![]),
+        ("scheduling", vec![]),
         ("protocol", bottom),
         ("core", pure.clone()),
         ("image", pure.clone()),
@@ -44,6 +45,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("indicatif::", &["client", "demo"]),
     ("hdrhistogram::", &["demo"]),
     ("sysinfo::", &["node", "demo"]),
+    ("thread_priority::", &["scheduling.rs"]),
     ("toml::", &["config", "demo", "node/data_dir.rs"]),
     ("png::", &["image"]),
     ("Instant::now", &["time.rs"]),

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -170,6 +171,27 @@ async fn without_a_majority_there_is_no_answer_but_no_quorum() {
     cluster.replicas_are_equal(&[1, 2, 3, 4, 5]).await;
 }
 
+/// A follower that is cut off does not send callers to the leader that it cannot hear: it says that there is no quorum.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_misses_its_leader_sends_nobody_there() {
+    let cluster = TestCluster::start(3, "").await;
+    let leader = cluster.settled().await.node.0;
+    let lonely = (1..=3).find(|node| *node != leader).unwrap();
+    let others: Vec<String> = (1..=3).filter(|node| *node != lonely).map(|node| node.to_string()).collect();
+    cluster.done(&format!("partition {}/{lonely}", others.join(","))).await;
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let url = format!("{}{}/color", cluster.url(lonely), route::KV);
+    common::wait_for("it says that there is no quorum", async || {
+        let written = problem(http.put(&url).body("lost").send().await.unwrap()).await;
+        let read = problem(http.get(&url).send().await.unwrap()).await;
+        (written.code == ProblemCode::NoQuorum && read.code == ProblemCode::NoQuorum).then_some(())
+    })
+    .await;
+    cluster.done("heal").await;
+    cluster.settled().await;
+    cluster.replicas_are_equal(&[1, 2, 3]).await;
+}
+
 /// A key with an expiry is gone in time although nobody writes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_expires_although_nobody_writes() {
@@ -245,6 +267,70 @@ async fn too_many_writes_are_refused_at_once() {
         }
     }
     assert!(done > 0, "what was taken is answered");
+}
+
+/// Over the limit of waiting writes each further one is refused by name, with the time to wait: what was acknowledged is there, what
+/// was refused is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_over_the_limit_are_shed_and_none_is_lost() {
+    let cluster = TestCluster::start(3, "[limits]\nwaiting_writes = 8\n").await;
+    let leader = cluster.settled().await.node.0;
+    let http = reqwest::Client::new();
+    let (mut done, mut shed) = (BTreeSet::new(), 0);
+    for round in 0..100 {
+        let writes = (0..80).map(async |number| {
+            let key = format!("{round:03}-{number:02}");
+            let url = format!("{}{}/{key}", cluster.url(leader), route::KV);
+            (key, http.put(url).body("x").send().await.unwrap())
+        });
+        for (key, response) in futures::future::join_all(writes).await {
+            if response.status().is_success() {
+                done.insert(key);
+                continue;
+            }
+            let pause: u64 = response.headers()["retry-after"].to_str().unwrap().parse().unwrap();
+            let problem = problem(response).await;
+            assert_eq!((problem.code, problem.status), (ProblemCode::Overloaded, 503), "{problem:?}");
+            assert!(problem.retry_after_ms.unwrap().div_ceil(1000) == pause && pause > 0, "{problem:?}");
+            shed += 1;
+        }
+        if round >= 2 && shed > 0 {
+            break;
+        }
+    }
+    assert!(shed > 0, "nothing was shed of {} writes", done.len());
+    let users = library(&cluster, &[1, 2, 3]);
+    let (mut found, mut after) = (BTreeSet::new(), None);
+    loop {
+        let page = users.list_keys("", after.as_deref(), 1000, Consistency::Linearizable).await.unwrap();
+        found.extend(page.items.into_iter().map(|item| item.key));
+        if !page.more {
+            break;
+        }
+        after = found.last().cloned();
+    }
+    assert_eq!(found, done);
+}
+
+/// The limits of keys and values are the configuration's: smaller ones are refused by their names, larger ones travel between nodes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_limits_of_keys_and_values_can_be_configured() {
+    let cluster = TestCluster::start(3, "[limits]\nkey_bytes = 8\nvalue_kib = 1536\n").await;
+    let leader = cluster.settled().await.node.0;
+    let url = |key: &str| format!("{}{}/{key}", cluster.url(leader), route::KV);
+    let http = reqwest::Client::new();
+    let value = vec![7; 1536 << 10];
+    assert!(http.put(url("12345678")).body(value.clone()).send().await.unwrap().status().is_success());
+    let users = library(&cluster, &[1, 2, 3]);
+    assert_eq!(users.get_key("12345678", Consistency::Linearizable).await.unwrap().unwrap().bytes.len(), value.len());
+    for (key, body, limit) in
+        [("123456789", value.clone(), "limits.key_bytes"), ("k", [value, vec![7]].concat(), "limits.value_kib")]
+    {
+        let refused = problem(http.put(url(key)).body(body).send().await.unwrap()).await;
+        assert_eq!(refused.code, ProblemCode::TooLarge);
+        assert!(refused.detail.contains(limit), "{refused:?}");
+    }
+    cluster.replicas_are_equal(&[1, 2, 3]).await;
 }
 
 /// A watcher sees every change once and in order, also when the node that it watches at is killed.

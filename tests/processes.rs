@@ -170,11 +170,10 @@ async fn without_a_majority_sealing_goes_on_and_no_coordinator_is_confirmed() {
     let mut cluster = TestCluster::start(3, "").await;
     let first = cluster.settled().await;
     let survivor = cluster.running().into_iter().find(|id| *id != first.node.0).unwrap();
-    for id in cluster.running() {
-        if id != survivor {
-            cluster.kill(id);
-        }
-    }
+    // Both at once: one after the other, the survivor could be elected by the second before that ends.
+    let lost: Vec<u16> = cluster.running().into_iter().filter(|id| *id != survivor).collect();
+    lost.iter().for_each(|id| cluster.signal(*id, Signal::KILL));
+    lost.iter().for_each(|id| cluster.kill(*id));
     wait_for("the survivor knows no coordinator", async || {
         cluster.status(survivor).await?.coordinator.is_none().then_some(())
     })

@@ -2,7 +2,7 @@
 //!
 //! Real: the library, and of ours `raft::group` (campaigns, hand-over, proposals), `raft::network` (requests as bytes, snapshots
 //! in chunks), the state machine. Simulated: clock and scheduler, the transport (delay, loss, one-way cuts), the disk (late
-//! syncs, crashes that forget what was not synced). The nominator is a stand-in for the election core: it nominates the longest
+//! syncs, crashes that forget what was not synced). Members come, go and lose their disks by the rules of `core::membership`. The nominator is a stand-in for the election core: it nominates the longest
 //! log among the running nodes, and on top of that anybody campaigns at random, on false agreements too, because Raft must
 //! stay safe whatever nominates. Callers write and read the ledger meanwhile; afterwards their history is checked, by search and by
 //! commit index. Raft's five promises and the ledger's have names: `simulation::invariants`.
@@ -22,6 +22,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use image_cloud::protocol::election::Campaign;
+use image_cloud::protocol::membership::Change;
 use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
 use rand::RngExt;
@@ -30,7 +31,7 @@ use history::{Question, by_index, by_search};
 use simulation::callers::{CALLERS, Callers, Fault};
 use simulation::disk::Honesty;
 use simulation::invariants::{Invariant, Violation};
-use simulation::world::{NODES, World, member};
+use simulation::world::{NODES, SLOTS, World, member, members};
 
 const TICK: Duration = Duration::from_millis(5);
 const CHAOS_TICKS: u64 = 800;
@@ -43,6 +44,8 @@ struct Run {
     trace: u64,
     acknowledged: usize,
     terms: u64,
+    /// Changes of the membership.
+    changes: usize,
     /// Calls of the ledger, those without an answer among them, and writes of unknown outcome that were done all the same.
     calls: usize,
     unknown: usize,
@@ -65,6 +68,7 @@ fn simulate(seed: u64, honesty: Honesty, fault: Fault) -> Result<Run, Violation>
         trace: hasher.finish(),
         acknowledged: world.acknowledged().len(),
         terms,
+        changes: world.changes(),
         calls: calls.len(),
         unknown: summary.unknown,
         unknown_done: summary.unknown_done,
@@ -75,9 +79,8 @@ async fn run(world: World, fault: Fault) -> Result<(u64, Callers), Violation> {
     for index in 0..NODES {
         world.start(index).await;
     }
-    let members: Vec<_> = (0..NODES).map(member).collect();
     let (first, _) = world.running(0).expect("it was started");
-    first.initialise(members).await.map_err(no_progress)?;
+    first.initialise(members()).await.map_err(no_progress)?;
     let callers = Callers::start(&world, fault);
 
     let mut number = 0;
@@ -94,17 +97,20 @@ async fn run(world: World, fault: Fault) -> Result<(u64, Callers), Violation> {
 
     world.heal_network();
     world.set_loss(0.0);
-    for index in 0..NODES {
-        if world.running(index).is_none() {
+    for index in 0..SLOTS {
+        if world.belongs(index) && world.running(index).is_none() {
             world.start(index).await;
         }
         world.check()?;
-        world.running(index).expect("it was started").0.set_native_elections(false);
+        if let Some((group, _)) = world.running(index) {
+            group.set_native_elections(false);
+        }
     }
     let last = number + 1;
     for _ in 0..HEAL_TICKS {
         SimRuntime::sleep(TICK).await;
         nominate(&world);
+        world.finish_changes();
         world.check()?;
         if !world.acknowledged().contains_key(&last) {
             if let Some((leader, _)) = world.leader() {
@@ -125,24 +131,25 @@ async fn run(world: World, fault: Fault) -> Result<(u64, Callers), Violation> {
 /// Something happens, or nothing.
 async fn disturb(world: &World) {
     let (dice, index, coin) =
-        world.random(|rng| (rng.random_range(0..1_000), rng.random_range(0..NODES), rng.random_bool(0.5)));
+        world.random(|rng| (rng.random_range(0..1_000), rng.random_range(0..SLOTS), rng.random_bool(0.5)));
     match dice {
         0..8 => world.crash(index),
-        8..12 => (0..NODES).for_each(|index| world.crash(index)),
-        12..42 if world.running(index).is_none() => world.start(index).await,
+        8..12 => (0..SLOTS).for_each(|index| world.crash(index)),
+        12..42 if world.running(index).is_none() && world.belongs(index) => world.start(index).await,
         12..42 => {}
         42..50 => world.isolate(index, coin),
         50..60 => world.heal_network(),
         60..64 => world.set_loss(0.1),
         64..70 => world.set_loss(0.0),
         // A false agreement: the leader is alive, or it is about another term.
-        70..80 => world.campaign(index, Campaign::AgreedDeath, world.known_leadership((index + 1) % NODES)),
+        70..80 => world.campaign(index, Campaign::AgreedDeath, world.known_leadership((index + 1) % SLOTS)),
         80..95 => world.campaign(index, Campaign::PreVote, None),
         95..105 => {
             if let Some((leader, _)) = world.leader()
                 && let Some((group, _)) = world.running(leader)
             {
-                SimRuntime::spawn(async move { group.hand_over(member(index)).await });
+                let to = world.member(index);
+                SimRuntime::spawn(async move { group.hand_over(to).await });
             }
         }
         105..108 => {
@@ -150,6 +157,12 @@ async fn disturb(world: &World) {
                 group.set_native_elections(coin);
             }
         }
+        108..128 => {
+            let kind = [Change::Add, Change::Remove, Change::Replace][dice as usize % 3];
+            let world = world.clone();
+            SimRuntime::spawn(async move { world.change_members(kind, index).await });
+        }
+        128..140 => world.finish_changes(),
         _ => {}
     }
 }
@@ -164,7 +177,7 @@ fn nominate(world: &World) {
     // A leader that is asked to campaign does nothing; and one whose hand-over went wrong leads on and refuses every write,
     // without a word to its followers. Only another node can end that, after the lease, as after any silence of Raft.
     let candidates =
-        (0..NODES).filter(|index| world.running(*index).is_some() && leader.is_none_or(|(leader, _)| leader != *index));
+        (0..SLOTS).filter(|index| world.is_voter(*index) && leader.is_none_or(|(leader, _)| leader != *index));
     let Some(nominee) = candidates.max_by_key(|index| world.last_log(*index)) else { return };
     let campaign = if agreed && leader.is_none() { Campaign::AgreedDeath } else { Campaign::PreVote };
     world.campaign(nominee, campaign, world.known_leadership(nominee));
@@ -182,6 +195,7 @@ fn explore(part: u64, parts: u64) {
     };
     let mut acknowledged = 0;
     let mut terms = 0;
+    let mut changes = 0;
     let mut calls = 0;
     let mut unknown = (0, 0);
     for &seed in &seeds {
@@ -189,15 +203,20 @@ fn explore(part: u64, parts: u64) {
             Ok(run) => {
                 acknowledged += run.acknowledged;
                 terms += run.terms;
+                changes += run.changes;
                 calls += run.calls;
                 unknown = (unknown.0 + run.unknown, unknown.1 + run.unknown_done);
             }
             Err(violation) => panic!("RAFT_SIMULATION_SEED={seed}: {violation}"),
         }
     }
-    println!("{} seeds, {acknowledged} commands acknowledged, {terms} terms", seeds.len());
+    println!(
+        "{} seeds, {acknowledged} commands acknowledged, {terms} terms, {changes} changes of members",
+        seeds.len()
+    );
     println!("{calls} calls of the ledger, {} of unknown outcome, {} of those done", unknown.0, unknown.1);
     assert!(acknowledged > seeds.len() * 50, "the runs hardly committed anything: {acknowledged}");
+    assert!(changes > seeds.len() / 2, "the members hardly changed: {changes}");
     assert!(terms > seeds.len() as u64 * 3, "the runs hardly elected anybody: {terms}");
 }
 
@@ -256,7 +275,7 @@ async fn stall(world: World) -> Result<(), Violation> {
         world.start(index).await;
     }
     let (first, _) = world.running(0).expect("it was started");
-    first.initialise((0..NODES).map(member).collect()).await.map_err(no_progress)?;
+    first.initialise(members()).await.map_err(no_progress)?;
     let mut number = 0;
     commits(&world, &mut number).await?;
 

@@ -2,38 +2,27 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests panic as tests do")]
 #![expect(clippy::disallowed_methods, reason = "deadlines of tests are real time")]
 
+mod alone;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures::future::BoxFuture;
-use image_cloud::id::{MemberId, NodeId, Term};
+use alone::Nobody;
+use bytes::Bytes;
+use futures::future::join_all;
+use image_cloud::id::{MemberId, NodeId, RequestId, Term};
 use image_cloud::node::data_dir::DataDir;
-use image_cloud::protocol::election::{Campaign, Cause, ElectionResult};
-use image_cloud::protocol::frame::Lane;
+use image_cloud::protocol::election::{Cause, ElectionResult};
+use image_cloud::protocol::ledger::{Caller, KvOperation, Write};
 use image_cloud::protocol::status::Leadership;
 use image_cloud::raft::state::ELECTIONS_LIMIT;
-use image_cloud::raft::{Command, RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
+use image_cloud::raft::{Command, RaftError, RaftNode, RaftSettings};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 const DIRECTORY: &str = "RAFT_STORAGE_TEST_DIRECTORY";
-
-/// A cluster of one calls nobody.
-struct Nobody;
-
-impl RaftTransport for Nobody {
-    fn call(
-        &self,
-        _: MemberId,
-        _: Lane,
-        _: Vec<u8>,
-        _: Duration,
-    ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
-        Box::pin(std::future::ready(Err(TransportError::Timeout)))
-    }
-}
 
 fn record(number: u64) -> Command {
     Command::RecordElection(ElectionResult {
@@ -59,20 +48,7 @@ fn settings(member: MemberId, directory: PathBuf) -> RaftSettings {
 
 /// Opens the node and makes it leader of its cluster of one.
 async fn lead(data: &DataDir) -> RaftNode {
-    let raft = RaftNode::open(settings(data.member(), data.raft()), Arc::new(Nobody)).await.unwrap();
-    let mut views = raft.views();
-    let deadline = Instant::now() + DEADLINE;
-    while views.borrow_and_update().leader.is_none() {
-        assert!(Instant::now() < deadline, "it leads nobody: {:?}", raft.views().borrow());
-        if raft.views().borrow().voters.is_empty() {
-            raft.initialise(vec![data.member()]).await.unwrap();
-        } else {
-            raft.campaign(Campaign::PreVote, None).await.unwrap();
-        }
-        // A refused campaign changes nothing, so the wait is bounded.
-        let _ = tokio::time::timeout(Duration::from_millis(50), views.changed()).await;
-    }
-    raft
+    alone::lead(settings(data.member(), data.raft())).await
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -171,5 +147,83 @@ fn impossible_timing_is_refused_by_name() {
         settings.election_max = settings.election_min;
         let refused = RaftNode::open(settings, Arc::new(Nobody)).await.err();
         assert!(matches!(refused, Some(RaftError::Settings { .. })), "{refused:?}");
+    });
+}
+
+/// Bytes of all files below a directory. Files may go while it is read.
+fn size_of(directory: &Path) -> u64 {
+    let entries = std::fs::read_dir(directory).unwrap().filter_map(Result::ok);
+    let size = |entry: std::fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => size_of(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(size).sum()
+}
+
+/// Puts that many values of that size, `at_once` at a time, to eight keys; gives the most bytes that the directory had meanwhile.
+async fn put(raft: &RaftNode, directory: &Path, count: usize, size: usize, at_once: usize) -> u64 {
+    let mut most = 0;
+    for first in (0..count).step_by(at_once) {
+        let put = async |number: usize| {
+            let (key, value) = (Bytes::from((number % 8).to_string()), Bytes::from(vec![number as u8; size]));
+            let id = RequestId(((size as u128) << 64 | number as u128).to_be_bytes());
+            let operations = vec![KvOperation::Put { key, value, expires_in_ms: None }];
+            raft.write(Write { caller: Caller::Anyone, id, operations }).await.unwrap();
+        };
+        join_all((first..first + at_once).map(put)).await;
+        most = most.max(size_of(directory));
+        // What is written while a snapshot is made counts as well: at most 100 MB a second here.
+        tokio::time::sleep(Duration::from_millis((at_once * size / 100_000) as u64)).await;
+    }
+    most
+}
+
+const MIB: u64 = 1 << 20;
+
+/// However much is written, and in whatever pieces, the disk holds the log up to its limit and two snapshots.
+#[test]
+fn disk_use_stays_bounded_by_the_size_of_the_log() {
+    let root = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let data = DataDir::open(root.path(), NodeId(1)).unwrap();
+        let mut settings = RaftSettings::new(data.member(), data.raft());
+        settings.snapshot_after = u64::MAX;
+        settings.snapshot_after_bytes = 4 * MIB;
+        settings.keep_bytes = MIB;
+        settings.chunk_bytes = 256 << 10;
+        let raft = alone::lead(settings).await;
+        // Eight keys: the state has 8 MiB, so that is the limit of the log; two snapshots, and what is written while one is made.
+        let large = put(&raft, &data.raft(), 150, MIB as usize, 1).await;
+        assert!(large < 48 * MIB, "{large} bytes on disk after 150 MiB were written");
+        // The kept answers are part of the state, too: 60,000 of them.
+        let small = put(&raft, &data.raft(), 60_000, 200, 200).await;
+        println!("the most on disk: {} KiB with values of 1 MiB, {} KiB with small ones", large >> 10, small >> 10);
+        let end = Instant::now() + DEADLINE;
+        while size_of(&data.raft().join("log")) > 8 * MIB {
+            assert!(Instant::now() < end, "the log stays at {}", size_of(&data.raft().join("log")));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(small < 48 * MIB, "{small} bytes on disk after 60,000 writes");
+        raft.shutdown().await;
+    });
+}
+
+/// A log that hardly grows is folded into a snapshot in time.
+#[test]
+fn an_old_log_is_folded_into_a_snapshot() {
+    let root = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let data = DataDir::open(root.path(), NodeId(1)).unwrap();
+        let mut settings = RaftSettings::new(data.member(), data.raft());
+        settings.snapshot_after_time = Duration::from_millis(200);
+        let raft = alone::lead(settings).await;
+        put(&raft, &data.raft(), 1, 10, 1).await;
+        let deadline = Instant::now() + DEADLINE;
+        while !data.raft().join("snapshot/snapshot").exists() {
+            assert!(Instant::now() < deadline, "no snapshot");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        raft.shutdown().await;
     });
 }

@@ -5,9 +5,10 @@
 mod common;
 
 use std::fs;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use common::{TestCluster, picture};
 use image_cloud::protocol::job::route;
@@ -70,6 +71,23 @@ fn secrets_that_others_can_read_are_refused() {
     fs::set_permissions(&secrets, fs::Permissions::from_mode(0o755)).unwrap();
     let config = cluster.directory().join("cluster.toml");
     check(&cloud_node(&["1", "--config", config.to_str().unwrap()]), 1, &["data/cluster", "chmod 700"]);
+}
+
+/// `reset` says what it would delete, deletes nothing under a running node, and nothing without `--yes`.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reset_must_be_meant_and_spares_a_running_node() {
+    let mut cluster = TestCluster::start(1, "").await;
+    let config = cluster.directory().join("cluster.toml");
+    let reset = |more: &[&str]| cloud_node(&[&["reset", "1", "--config", config.to_str().unwrap()], more].concat());
+    check(&reset(&["--yes"]), 1, &["data/node-1", "in use by process"]);
+    cluster.stop(1).await;
+    check(&reset(&[]), 2, &["would delete", "data/node-1", "--yes"]);
+    assert!(cluster.directory().join("data/node-1/raft/log").is_dir());
+    let output = reset(&["--yes"]);
+    check(&output, 0, &[]);
+    assert!(String::from_utf8_lossy(&output.stdout).contains("members replace 1"), "{output:?}");
+    assert!(!cluster.directory().join("data/node-1").exists());
+    assert!(cluster.directory().join("data/cluster/cluster.key").exists(), "secrets stay");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -174,4 +192,72 @@ async fn every_seal_has_a_nonce_of_its_own() {
     }
     let chosen = format!("{}?image_nonce={}", route::SEAL, "00".repeat(32));
     assert_eq!(cluster.post(1, &chosen, picture(1)).await.unwrap().status().as_u16(), 400);
+}
+
+/// What comes back until the node closes the connection, to which one byte is sent every 100 ms.
+async fn drip(address: SocketAddr, head: String) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let (mut reader, mut writer) = tokio::net::TcpStream::connect(address).await.unwrap().into_split();
+    writer.write_all(head.as_bytes()).await.unwrap();
+    let dripping = tokio::spawn(async move {
+        while writer.write_all(b"x").await.is_ok() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    });
+    let mut answer = Vec::new();
+    // The end may be a reset: the node does not wait for the rest.
+    let read = tokio::time::timeout(common::DEADLINE, reader.read_to_end(&mut answer)).await;
+    dripping.abort();
+    assert!(read.is_ok(), "after {:?} the node still waits for {head:?}", common::DEADLINE);
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Bounded time: a head or a body that drips is given up, the body by name; whoever says nothing is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_and_bodies_are_given_up() {
+    let cluster = TestCluster::start(1, "[http]\nupload_s = 0.5\n").await;
+    let address = cluster.http_address(1);
+    let body = |method: &str, path: &str| {
+        let form = "Content-Type: application/json\r\nConnection: close";
+        drip(address, format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{form}\r\nContent-Length: 5000\r\n\r\n"))
+    };
+    let (put, json, image, head, silent) = tokio::join!(
+        body("PUT", "/api/v1/kv/slow"),
+        body("POST", "/api/v1/kv"),
+        body("POST", route::SEAL),
+        drip(address, "GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ".to_owned()),
+        drip(address, String::new()),
+    );
+    for (what, answer) in [("a value", put), ("JSON", json), ("an image", image)] {
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("\"too_slow\""), "{what}: {answer}");
+        assert!(answer.contains("upload_s"), "{what}: {answer}");
+    }
+    for answer in [head, silent] {
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    assert!(cluster.status(1).await.is_some());
+}
+
+/// Bounded connections: many more than there are places, all silent, delay whoever comes with a request, and no more than that.
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_idle_connections_keep_nobody_out() {
+    let cluster = TestCluster::start(1, "[http]\nconnections = 16\n").await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(tokio::net::TcpStream::connect(cluster.http_address(1)).await.unwrap());
+    }
+    common::wait_for("a request is answered", async || cluster.status(1).await).await;
+    drop(idle);
+    let key = format!("{}/api/v1/kv/after", cluster.url(1));
+    assert!(reqwest::Client::new().put(key).body("x").send().await.unwrap().status().is_success());
+}
+
+/// One node, or an even number, is allowed; what that survives is said at the start.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_one_or_two_is_told_what_it_survives() {
+    for (nodes, words) in [(1, "survives no loss"), (2, "2 nodes survives the loss of 0")] {
+        let cluster = TestCluster::start(nodes, "").await;
+        assert!(cluster.log(1).contains(words), "{}", cluster.log(1));
+    }
 }

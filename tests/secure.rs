@@ -18,7 +18,7 @@ use image_cloud::protocol::job::route;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::time::unix_millis;
 use image_cloud::transport::NodeTls;
-use image_cloud::transport::dial::dial;
+use image_cloud::transport::dial::{Target, dial};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -55,7 +55,9 @@ fn node_2(authority: &Authority, valid: Validity) -> NodeTls {
 async fn call(tls: &NodeTls, cluster: &TestCluster) -> String {
     let member = MemberId { node: NodeId(2), incarnation: Incarnation(1) };
     let address = cluster.peer_address(1);
-    let dialled = dial(tls, member, NodeId(1), address, Purpose::Control, Duration::from_secs(10)).await;
+    let dialled =
+        dial(tls, member, Target { node: NodeId(1), life: None, address }, Purpose::Control, Duration::from_secs(10))
+            .await;
     dialled.expect_err("it is refused").to_string()
 }
 
@@ -93,13 +95,17 @@ async fn callers_who_are_no_members_are_refused_each_with_its_own_line() {
     let member = MemberId { node: NodeId(3), incarnation: Incarnation(1) };
     let tls = node_2(&own, Validity::of_node(now));
     let address = cluster.peer_address(1);
-    let dialled = dial(&tls, member, NodeId(1), address, Purpose::Control, Duration::from_secs(10)).await;
+    let dialled =
+        dial(&tls, member, Target { node: NodeId(1), life: None, address }, Purpose::Control, Duration::from_secs(10))
+            .await;
     let error = dialled.expect_err("it is refused").to_string();
     assert!(error.contains("node 3 showed the certificate of node 2"), "{error}");
 
     // With its own name it is let in.
     let member = MemberId { node: NodeId(2), incarnation: Incarnation(1) };
-    dial(&tls, member, NodeId(1), address, Purpose::Control, Duration::from_secs(10)).await.unwrap();
+    dial(&tls, member, Target { node: NodeId(1), life: None, address }, Purpose::Control, Duration::from_secs(10))
+        .await
+        .unwrap();
 }
 
 /// Two clusters that were configured onto each other's addresses say so, and neither hears the other.

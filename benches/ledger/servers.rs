@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::common::{TestCluster, wait_for};
 use crate::grpc::Channel;
+use crate::support::memory_mib;
 
 /// What is measured.
 pub enum System {
@@ -25,7 +26,7 @@ impl System {
     pub fn describe(&self) -> String {
         match self {
             System::Ours { program, .. } => {
-                format!("{}, HTTP/1.1; no TLS to the client, none between the nodes", program.display())
+                format!("{}, HTTP/1.1; no TLS to the client, TLS 1.3 between the nodes", program.display())
             }
             System::Etcd => {
                 let output = Command::new("etcd").arg("--version").output();
@@ -146,10 +147,4 @@ fn cpu_seconds(process: &str) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
     let behind_name = stat.rsplit_once(')').unwrap().1;
     behind_name.split_whitespace().skip(11).take(2).map(|ticks| ticks.parse::<f64>().unwrap() / 100.0).sum()
-}
-
-fn memory_mib(pid: u32) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
 }

@@ -20,6 +20,14 @@ pub fn verdict(target: &str, is_met: impl FnOnce() -> bool) -> String {
     format!("target {target}: {}", if is_met() { "ok" } else { "MISSED" })
 }
 
+/// Resident memory of a process.
+#[allow(dead_code, reason = "not every benchmark looks at memory")]
+pub fn memory_mib(pid: u32) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<f64>().unwrap() / 1024.0
+}
+
 /// One line about the machine, because other work on it makes every figure worse.
 pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use image_cloud::config::secrets::bundles::Purpose;
-use image_cloud::config::{ClusterConfig, HttpTls, StrategyName};
+use image_cloud::config::{ClusterConfig, ConfiguredNode, HttpTls, StrategyName};
+use image_cloud::core::election::FirstStart;
 use image_cloud::id::NodeId;
-use image_cloud::node::init::init;
-use image_cloud::node::{self, NodeError, NodeOptions};
+use image_cloud::node::reset::reset;
+use image_cloud::node::{self, NodeError, NodeOptions, init};
+use image_cloud::protocol::membership::Place;
 
 /// One node of an Image Cloud.
 #[derive(Parser)]
@@ -21,9 +23,12 @@ use image_cloud::node::{self, NodeError, NodeOptions};
     before_help = "Examples:\n  cloud-node 1                        node 1 of config/cluster.toml; 2 and 3 in other terminals\n  \
                    cloud-node 2 --listen 127.0.0.1:8012 --data /tmp/two\n  RUST_LOG=debug cloud-node 3\n  \
                    cloud-node init --out secrets        secrets for a cluster on several machines\n  \
-                   cloud-node 1 --secrets secrets/node-1",
+                   cloud-node 1 --secrets secrets/node-1\n  \
+                   cloud-node reset 2 --yes             deletes what node 2 keeps on this machine\n  \
+                   cloud-node openapi > openapi.json    the description of the HTTP interface, without a running node\n  \
+                   cloud-node 4 --listen 127.0.0.1:8004 --join   waits until `client members add 4 127.0.0.1:8004` takes it in",
     after_help = "Ctrl-C or SIGTERM: takes no new jobs, hands over if it coordinates, finishes its jobs, stops; a second one does not wait for them.\n\
-                  Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage or configuration."
+                  Exit codes: 0 stopped by Ctrl-C or SIGTERM, 1 failed, 2 usage or configuration, 5 removed from the cluster."
 )]
 struct Arguments {
     #[command(subcommand)]
@@ -67,6 +72,9 @@ struct Arguments {
     /// First start only, one node only: begin with the majority that answers
     #[arg(long)]
     bootstrap: bool,
+    /// With an empty directory: wait until `client members add` or `replace` takes this node in; a node outside the configuration needs --listen
+    #[arg(long, conflicts_with = "bootstrap")]
+    join: bool,
     /// Seed of jitter and random failures [default: drawn and logged]
     #[arg(long, env = "CLOUD_SEED", value_name = "N")]
     seed: Option<u64>,
@@ -77,7 +85,8 @@ enum Command {
     /// Make the secrets of a cluster on several machines: one bundle for each node, and the operator's
     #[command(
         before_help = "Examples:\n  cloud-node init --out secrets                     for the nodes of config/cluster.toml\n  \
-                             cloud-node init --out secrets --renew             new certificates of the same cluster"
+                             cloud-node init --out secrets --renew             new certificates of the same cluster\n  \
+                             cloud-node init --out secrets --add 4=10.0.0.4:8001   the bundle of one more node"
     )]
     Init {
         /// Where the bundles go
@@ -89,18 +98,50 @@ enum Command {
         /// New certificates, for added nodes too; cluster key, authority and admin token stay
         #[arg(long)]
         renew: bool,
+        /// The bundle of one more node, or of a new machine for one, without touching the others
+        #[arg(long, value_name = "N=IP:PORT", conflicts_with_all = ["renew", "config"], value_parser = added_node)]
+        add: Option<ConfiguredNode>,
     },
+    /// Delete a node's data directory: its log, its snapshots and its vote. Secrets stay. Refused while the node runs
+    #[command(
+        before_help = "Examples:\n  cloud-node reset 2             says what would be deleted\n  cloud-node reset 2 --yes       deletes it"
+    )]
+    Reset {
+        /// Whose
+        node: NodeId,
+        /// Really
+        #[arg(long)]
+        yes: bool,
+        /// The configuration file [default: config/cluster.toml where it exists]
+        #[arg(long, env = "CLOUD_CONFIG", value_name = "FILE")]
+        config: Option<PathBuf>,
+        /// Directory of logs and secrets [default: data]
+        #[arg(long, env = "CLOUD_DATA", value_name = "DIR")]
+        data: Option<PathBuf>,
+    },
+    /// Print the description of the HTTP interface (OpenAPI 3.1), which every node serves at /api/v1/openapi.json
+    Openapi,
 }
 
 fn options(id: NodeId, arguments: Arguments) -> Result<NodeOptions, NodeError> {
     let mut config = ClusterConfig::load(arguments.config.as_deref())?;
-    config.node(id)?;
+    let cluster_here = config.secrets_directory();
+    config.data = arguments.data.unwrap_or(config.data);
+    config.secrets = arguments.secrets.or(config.secrets);
+    let secrets_from = Some(cluster_here).filter(|_| arguments.join && config.secrets.is_none());
+    // A node that was added while the cluster ran need not stand in the file: where the others are, its log tells.
+    let was_taken_in = arguments.join || config.node_directory(id).exists();
+    if let (Err(_), true, Some(http)) = (config.node(id), was_taken_in, arguments.listen) {
+        config.nodes.push(ConfiguredNode { id, http, peer: None });
+    }
+    let configured = config.node(id)?.clone();
     for node in config.nodes.iter_mut().filter(|node| node.id == id) {
         node.http = arguments.listen.unwrap_or(node.http);
         node.peer = arguments.peer_listen.or(node.peer);
     }
-    config.data = arguments.data.unwrap_or(config.data);
-    config.secrets = arguments.secrets.or(config.secrets);
+    let own = config.node(id)?;
+    let place =
+        Place::new(reachable(own.http, configured.http), reachable(own.peer_address(), configured.peer_address()));
     if arguments.insecure_http {
         config.http.tls = HttpTls::Never;
     }
@@ -111,21 +152,56 @@ fn options(id: NodeId, arguments: Arguments) -> Result<NodeOptions, NodeError> {
     config.failures.random |= arguments.failures;
     config.validate()?;
     let seed = arguments.seed.unwrap_or_else(image_cloud::time::unix_millis);
-    Ok(NodeOptions { id, config, bootstrap: arguments.bootstrap, seed, exit_with_parent: false })
+    let first_start = match (arguments.join, arguments.bootstrap) {
+        (true, _) => FirstStart::Never,
+        (false, true) => FirstStart::Majority,
+        (false, false) => FirstStart::Everybody,
+    };
+    Ok(NodeOptions { id, config, first_start, place, secrets_from, seed, exit_with_parent: false })
+}
+
+/// Where others find a node that listens there: on all addresses means on the configured one.
+fn reachable(listens: SocketAddr, configured: SocketAddr) -> SocketAddr {
+    let ip = if listens.ip().is_unspecified() { configured.ip() } else { listens.ip() };
+    SocketAddr::new(ip, listens.port())
+}
+
+/// `4=10.0.0.4:8001`.
+fn added_node(text: &str) -> Result<ConfiguredNode, String> {
+    let wrong = || format!("\"{text}\" is not a node with its address, as in 4=10.0.0.4:8001");
+    let (id, http) = text.split_once('=').ok_or_else(wrong)?;
+    Ok(ConfiguredNode { id: id.parse()?, http: http.parse().map_err(|_| wrong())?, peer: None })
 }
 
 fn run(arguments: Arguments) -> Result<(), NodeError> {
     match (&arguments.command, arguments.node) {
-        (Some(Command::Init { out, config, renew }), _) => {
+        (Some(Command::Init { out, config, renew, add }), _) => {
             let purpose = if *renew { Purpose::Renew } else { Purpose::Create };
-            let text = init(&ClusterConfig::load(config.as_deref())?, out, purpose)?;
-            // A reader that has gone away changes nothing about what was made.
-            let _ = std::io::stdout().write_all(text.as_bytes());
+            let text = match add {
+                Some(node) => init::add(node, out)?,
+                None => init::init(&ClusterConfig::load(config.as_deref())?, out, purpose)?,
+            };
+            say(&text);
+            Ok(())
+        }
+        (Some(Command::Reset { node, yes, config, data }), _) => {
+            let mut config = ClusterConfig::load(config.as_deref())?;
+            config.data = data.clone().unwrap_or(config.data);
+            say(&reset(&config, *node, *yes)?);
+            Ok(())
+        }
+        (Some(Command::Openapi), _) => {
+            say(&(image_cloud::http::openapi_json() + "\n"));
             Ok(())
         }
         (None, Some(id)) => options(id, arguments).and_then(node::run),
         (None, None) => unreachable!("clap demands a node or a command"),
     }
+}
+
+/// A reader that has gone away changes nothing about what was done.
+fn say(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 fn main() -> ExitCode {
@@ -134,7 +210,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("cloud-node: {error}");
-            ExitCode::from(if error.is_usage() { 2 } else { 1 })
+            ExitCode::from(match () {
+                () if error.is_usage() => 2,
+                () if error.is_removal() => 5,
+                () => 1,
+            })
         }
     }
 }

@@ -1,5 +1,6 @@
 //! One request from start to end: announce to all, upload to one, try again until there is one result or no time.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub(super) struct Shared {
     uploads: Semaphore,
     attempts: Mutex<MovingPercentile>,
     generator: Mutex<StdRng>,
+    /// Nodes that answer elsewhere than configured, or are not configured: as the others told.
+    pub moved: Mutex<BTreeMap<NodeId, String>>,
     /// Where the ledger's leader answered last.
     pub leader: Mutex<Option<String>>,
 }
@@ -89,6 +92,7 @@ impl Cluster {
             uploads: Semaphore::new(settings.upload_limit.max(1)),
             attempts: Mutex::default(),
             generator: Mutex::new(StdRng::seed_from_u64(settings.seed)),
+            moved: Mutex::default(),
             leader: Mutex::default(),
             settings,
             connections,

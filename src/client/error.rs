@@ -46,7 +46,7 @@ impl AttemptError {
     pub fn code(&self) -> String {
         match self {
             AttemptError::NoNode => "no_node".into(),
-            AttemptError::Refused(problem) => code_name(problem.code),
+            AttemptError::Refused(problem) => problem.code.name(),
             AttemptError::Timeout(_) => "timeout".into(),
             AttemptError::Connection(_) => "connection".into(),
             AttemptError::Status(status) => format!("http_{status}"),
@@ -96,11 +96,6 @@ fn root_cause(error: &dyn Error) -> String {
         cause = inner;
     }
     cause.to_string()
-}
-
-/// The code as it stands in the JSON.
-fn code_name(code: ProblemCode) -> String {
-    serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 /// A request that has no result: refused for good, or not answered before its deadline.

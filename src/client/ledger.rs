@@ -14,7 +14,7 @@ use super::error::{AttemptError, ClientError};
 use super::exchange;
 use crate::id::RequestId;
 use crate::protocol::job::route as job_route;
-use crate::protocol::kv::{Batch, Listed, StateHash, VALUE_LIMIT_BYTES, Written, route};
+use crate::protocol::kv::{Batch, Listed, MOST_VALUE_BYTES, StateHash, Written, route};
 use crate::protocol::problem::ProblemCode;
 use crate::time::now;
 
@@ -147,6 +147,16 @@ impl Cluster {
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
     ) -> Result<T, ClientError> {
+        self.at_leader_within(ATTEMPT, build, exchange).await
+    }
+
+    /// The same, with another limit for each attempt.
+    pub(super) async fn at_leader_within<T>(
+        &self,
+        attempt: Duration,
+        build: impl Fn(&str) -> RequestBuilder,
+        exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
+    ) -> Result<T, ClientError> {
         let shared = &self.shared;
         let start = now();
         let mut next = 0;
@@ -157,7 +167,7 @@ impl Cluster {
                 next += 1;
                 shared.views[(next - 1) % shared.views.len()].url.clone()
             });
-            let limit = ATTEMPT.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
+            let limit = attempt.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
             let outcome = timeout(limit, exchange(build(&address))).await;
             let mut error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
                 Ok(answer) => {
@@ -168,6 +178,13 @@ impl Cluster {
             };
             log::debug!("{address}: {error}");
             let mut step = Step::after(&error, &address);
+            if let Step::Follow(leader) = &step
+                && scheme(leader) != scheme(&address)
+            {
+                // The token goes with every request: nobody may talk the client out of TLS.
+                let why = format!("it sends to {leader}, which is not {}: that is not followed", scheme(&address));
+                (step, error) = (Step::Stop, AttemptError::BadAnswer(why));
+            }
             let index_of = |url: &str| shared.views.iter().position(|view| view.url == url);
             if let Step::Follow(leader) = &step
                 && let Some(refused) = index_of(leader).and_then(|index| said[index].clone())
@@ -241,6 +258,11 @@ impl Step {
     }
 }
 
+/// `http` or `https`.
+fn scheme(address: &str) -> &str {
+    address.split_once("://").map_or("", |(scheme, _)| scheme)
+}
+
 fn stale_query(consistency: Consistency, separator: char) -> String {
     match consistency {
         Consistency::Linearizable => String::new(),
@@ -251,7 +273,7 @@ fn stale_query(consistency: Consistency, separator: char) -> String {
 async fn value_of(request: RequestBuilder) -> Result<Value, AttemptError> {
     let response = exchange::send(request).await?;
     let headers = response.headers().clone();
-    let bytes = exchange::read_body(response, VALUE_LIMIT_BYTES as u64).await?;
+    let bytes = exchange::read_body(response, MOST_VALUE_BYTES as u64).await?;
     Ok(Value {
         bytes,
         commit: number(&headers, route::COMMIT)?,

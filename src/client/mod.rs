@@ -2,7 +2,8 @@
 //!
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
-//! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store). [`command`] is the `client` program.
+//! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store),
+//! `members` (who belongs to the cluster). [`command`] is the `client` program.
 
 mod announcer;
 mod back_off;
@@ -12,6 +13,7 @@ mod error;
 mod exchange;
 mod latency;
 mod ledger;
+mod members;
 mod queries;
 mod round;
 mod settings;

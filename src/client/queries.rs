@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -69,7 +70,9 @@ impl Cluster {
     pub async fn status(&self) -> Vec<NodeReport> {
         let mut reports = self.status_of_configured().await;
         let mut others = BTreeMap::new();
-        let asked: BTreeSet<NodeId> = reports.iter().filter_map(|report| report.node).collect();
+        // A node that does not answer where it is configured may have been replaced by one elsewhere.
+        let asked: BTreeSet<NodeId> =
+            reports.iter().filter(|report| report.result.is_ok()).filter_map(|report| report.node).collect();
         for report in &reports {
             // All nodes of a cluster speak as the one that names them does.
             let scheme = report.address.split("://").next().unwrap_or("http");
@@ -84,7 +87,20 @@ impl Cluster {
             let result = self.get::<NodeStatus>(&address, route::STATUS).await.map_err(|error| error.to_string());
             NodeReport { address, node: Some(node), result }
         };
-        reports.extend(join_all(others.into_iter().map(ask)).await);
+        let tried: BTreeSet<String> = reports.iter().map(|report| report.address.clone()).collect();
+        let others = others.into_iter().filter(|(_, address)| !tried.contains(address));
+        let found = join_all(others.map(ask)).await;
+        let is_elsewhere = |report: &NodeReport| {
+            let same = |other: &NodeReport| other.node == report.node && other.result.is_ok();
+            report.result.is_err() && report.node.is_some() && found.iter().any(same)
+        };
+        reports.retain(|report| !is_elsewhere(report));
+        for report in found {
+            if let (Some(node), Ok(_)) = (report.node, &report.result) {
+                self.shared.moved.lock().unwrap_or_else(PoisonError::into_inner).insert(node, report.address.clone());
+            }
+            reports.push(report);
+        }
         reports
     }
 
@@ -204,7 +220,10 @@ impl Cluster {
 
     /// Where a node is; asks all nodes for their ids if it is not known.
     async fn url_of(&self, node: NodeId) -> Result<String, ClientError> {
-        let find = || self.shared.views.iter().find(|view| view.id() == Some(node)).map(|view| view.url.clone());
+        let find = || {
+            let moved = self.shared.moved.lock().unwrap_or_else(PoisonError::into_inner).get(&node).cloned();
+            moved.or_else(|| self.shared.views.iter().find(|view| view.id() == Some(node)).map(|view| view.url.clone()))
+        };
         if let Some(url) = find() {
             return Ok(url);
         }
@@ -222,7 +241,7 @@ impl Cluster {
     }
 
     /// A call that administers: it shows the admin token where that stays secret.
-    fn administrative(&self, url: &str, route: &str) -> reqwest::RequestBuilder {
+    pub(super) fn administrative(&self, url: &str, route: &str) -> reqwest::RequestBuilder {
         let request = self.shared.connections.post(format!("{url}{route}"));
         match self.shared.settings.credentials.token_for(url) {
             Some(token) => request.bearer_auth(token.secret()),
@@ -230,7 +249,7 @@ impl Cluster {
         }
     }
 
-    async fn get<T: DeserializeOwned>(&self, url: &str, route: &str) -> Result<T, AttemptError> {
+    pub(super) async fn get<T: DeserializeOwned>(&self, url: &str, route: &str) -> Result<T, AttemptError> {
         let request = self.shared.connections.get(format!("{url}{route}"));
         self.within_query_timeout(exchange::send_for_json(request)).await
     }

@@ -9,19 +9,27 @@ use thiserror::Error;
 
 use super::secrets::{self, NodeSecrets, SecretsError};
 use crate::id::NodeId;
+use crate::protocol::kv::{KEY_LIMIT_BYTES, MOST_KEY_BYTES, MOST_VALUE_BYTES, VALUE_LIMIT_BYTES};
+use crate::protocol::membership::Place;
 use crate::protocol::sync::FailCommand;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_CONFIG: &str = "config/cluster.toml";
 
 /// From the HTTP port of a node to the port of its node protocol, unless that is named.
-const PEER_PORT_DISTANCE: u16 = 1000;
+pub const PEER_PORT_DISTANCE: u16 = 1000;
 
 /// The most of any size: 1 TiB.
 const MOST_MIB: u64 = 1 << 20;
 
+/// The most that the ledger may hold: with its kept answers it must fit a snapshot, which may have 1 GiB.
+const MOST_LEDGER_MIB: u64 = 768;
+
 /// The most jobs per worker that mean anything as a difference.
 const MOST_LOAD: f64 = 1e6;
+
+/// The longest that a body may take to arrive: an hour.
+const MOST_UPLOAD_SECONDS: f64 = 3600.0;
 
 /// The longest time between two hand-overs: a year.
 const MOST_SECONDS: f64 = 31_536_000.0;
@@ -49,7 +57,10 @@ pub enum ConfigError {
     #[error("the configuration cannot work: {0}")]
     Contradiction(String),
     /// A node that is not in the list.
-    #[error("node {node} is not in the configuration, which lists {known}; add it there or name another node")]
+    #[error(
+        "node {node} is not in the configuration, which lists {known}; add it there or name another node; one that was added to a running cluster \
+         needs its address, with --listen, and the first time --join"
+    )]
     UnknownNode {
         /// The node.
         node: NodeId,
@@ -72,6 +83,8 @@ pub struct ClusterConfig {
     pub http: HttpRules,
     /// Numbers of the election.
     pub election: ElectionNumbers,
+    /// Numbers of the ledger's log on disk.
+    pub log: LogNumbers,
     /// Numbers of the image jobs.
     pub jobs: JobNumbers,
     /// Numbers of the failure simulation.
@@ -96,6 +109,11 @@ pub struct ConfiguredNode {
 }
 
 impl ConfiguredNode {
+    /// Where it is found, for people and programs and for other nodes.
+    pub fn place(&self) -> Place {
+        Place::new(self.http, self.peer_address())
+    }
+
     /// Where it listens for other nodes.
     pub fn peer_address(&self) -> SocketAddr {
         self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(PEER_PORT_DISTANCE)))
@@ -103,13 +121,17 @@ impl ConfiguredNode {
 }
 
 /// How people and programs are served.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HttpRules {
     /// When HTTP is TLS.
     pub tls: HttpTls,
     /// Names that `Host` may say besides addresses and `localhost`: those of a proxy.
     pub hosts: Vec<String>,
+    /// Connections of people and programs at any time; further ones wait until one is free.
+    pub connections: u32,
+    /// How long the body of a request may take to arrive, in seconds.
+    pub upload_s: f64,
 }
 
 /// When HTTP is TLS, with the node's certificate.
@@ -133,6 +155,12 @@ impl HttpRules {
             HttpTls::Always => true,
             HttpTls::Never => false,
         }
+    }
+
+    /// An address as people and programs call it: `http://IP:PORT`, or `https` where that is served.
+    pub fn url(&self, address: SocketAddr) -> String {
+        let scheme = if self.is_tls(address) { "https" } else { "http" };
+        format!("{scheme}://{address}")
     }
 
     /// Whether every call to an address needs the admin token, not only those that administer.
@@ -190,6 +218,22 @@ pub enum StrategyName {
     Bully,
     /// Raft's own randomised timeouts.
     Raft,
+}
+
+/// When the ledger's log is folded into a snapshot, and how much of it stays; what that costs on disk stands in ARCHITECTURE.md.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LogNumbers {
+    /// Entries after which a snapshot is made.
+    pub snapshot_entries: u64,
+    /// Size of the log after which a snapshot is made, in mebibytes; with more keys and values than that, their size.
+    pub snapshot_mib: u64,
+    /// Time after which a snapshot is made if anything was written since the last one, in seconds.
+    pub snapshot_s: f64,
+    /// Entries kept behind a snapshot, for nodes that were away briefly.
+    pub keep_entries: u64,
+    /// What these may take on disk, in mebibytes.
+    pub keep_mib: u64,
 }
 
 /// Numbers of the image jobs.
@@ -250,11 +294,19 @@ pub struct LimitNumbers {
     pub megapixels: u64,
     /// Longest side of an image, in pixels.
     pub side: u32,
+    /// Most that the key-value store may hold, in mebibytes: keys, values, and 128 bytes for each key.
+    pub ledger_mib: u64,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,
     /// Memory for images from the first byte that is received to the end of their job, in mebibytes. Finished answers that
     /// are being sent are not counted.
     pub transfer_memory_mib: u64,
+    /// Longest key of the key-value store, in bytes.
+    pub key_bytes: u32,
+    /// Largest value of the key-value store, in kibibytes.
+    pub value_kib: u32,
+    /// Writes of the key-value store that may wait at the leader; beyond that it answers Overloaded.
+    pub waiting_writes: u32,
 }
 
 impl Default for ClusterConfig {
@@ -270,11 +322,18 @@ impl Default for ClusterConfig {
             nodes: (1..=3).map(node).collect(),
             http: HttpRules::default(),
             election: ElectionNumbers::default(),
+            log: LogNumbers::default(),
             jobs: JobNumbers::default(),
             failures: FailureNumbers::default(),
             recovery: RecoveryNumbers::default(),
             limits: LimitNumbers::default(),
         }
+    }
+}
+
+impl Default for HttpRules {
+    fn default() -> Self {
+        HttpRules { tls: HttpTls::Auto, hosts: Vec::new(), connections: 12_288, upload_s: 60.0 }
     }
 }
 
@@ -299,6 +358,12 @@ impl Default for ElectionNumbers {
             hand_over_cooldown_s: 60.0,
             disk_stall_ms: 500,
         }
+    }
+}
+
+impl Default for LogNumbers {
+    fn default() -> Self {
+        LogNumbers { snapshot_entries: 5_000, snapshot_mib: 64, snapshot_s: 3600.0, keep_entries: 1_000, keep_mib: 16 }
     }
 }
 
@@ -335,8 +400,12 @@ impl Default for LimitNumbers {
             sealed_mib: 160,
             megapixels: 100,
             side: 16_384,
+            ledger_mib: 512,
             decode_memory_mib: 512,
             transfer_memory_mib: 512,
+            key_bytes: KEY_LIMIT_BYTES as u32,
+            value_kib: (VALUE_LIMIT_BYTES >> 10) as u32,
+            waiting_writes: 1024,
         }
     }
 }
@@ -388,6 +457,14 @@ impl ClusterConfig {
                     return wrong(format!("address {address} of node {} is taken by another port or node", node.id));
                 }
             }
+            // All addresses of a machine include each one. Between nodes that is no clash: they may be on different machines.
+            let (http, peer) = (node.http, node.peer_address());
+            if http.port() == peer.port() && (http.ip().is_unspecified() || peer.ip().is_unspecified()) {
+                return wrong(format!(
+                    "http {http} and peer {peer} of node {} overlap: give them different ports",
+                    node.id
+                ));
+            }
         }
         let election = &self.election;
         if election.heartbeat_ms == 0 || election.tick_ms == 0 || election.suspicion_ms < 3 * election.heartbeat_ms {
@@ -421,6 +498,15 @@ impl ClusterConfig {
         }
         if !(0.0..=MOST_SECONDS).contains(&self.jobs.finish_s) {
             return wrong(format!("jobs.finish_s is {}; use a number from 0 to {MOST_SECONDS}", self.jobs.finish_s));
+        }
+        if !(1.0..=MOST_SECONDS).contains(&self.log.snapshot_s) {
+            return wrong(format!("log.snapshot_s is {}; use a number from 1 to {MOST_SECONDS}", self.log.snapshot_s));
+        }
+        // Written so that a NaN is refused as well.
+        if !(0.1..=MOST_UPLOAD_SECONDS).contains(&self.http.upload_s) {
+            let text =
+                format!("http.upload_s is {}; use a number from 0.1 to {MOST_UPLOAD_SECONDS}", self.http.upload_s);
+            return wrong(text);
         }
         self.validate_sizes()
     }
@@ -467,17 +553,26 @@ impl ClusterConfig {
 
     /// Sizes that the nodes can add and multiply without overflow, and with which they can do anything at all.
     fn validate_sizes(&self) -> Result<(), ConfigError> {
-        let (jobs, limits) = (&self.jobs, &self.limits);
+        let (log, jobs, limits) = (&self.log, &self.jobs, &self.limits);
         for (key, value, least, most) in [
+            ("log.snapshot_entries", log.snapshot_entries, 1, 1_000_000),
+            ("log.snapshot_mib", log.snapshot_mib, 1, MOST_MIB),
+            ("log.keep_entries", log.keep_entries, 0, 1_000_000),
+            ("log.keep_mib", log.keep_mib, 0, MOST_MIB),
             ("jobs.workers", u64::from(jobs.workers), 0, 1024),
             ("jobs.waiting_per_worker", u64::from(jobs.waiting_per_worker), 0, 100_000),
             ("jobs.repeats_mib", jobs.repeats_mib, 0, MOST_MIB),
             ("limits.original_mib", limits.original_mib, 1, MOST_MIB),
             ("limits.sealed_mib", limits.sealed_mib, 1, MOST_MIB),
+            ("limits.ledger_mib", limits.ledger_mib, 1, MOST_LEDGER_MIB),
             ("limits.decode_memory_mib", limits.decode_memory_mib, 1, MOST_MIB),
             ("limits.transfer_memory_mib", limits.transfer_memory_mib, 1, MOST_MIB),
             ("limits.megapixels", limits.megapixels, 1, 1_000_000),
             ("limits.side", u64::from(limits.side), 1, 1_000_000),
+            ("limits.key_bytes", u64::from(limits.key_bytes), 1, MOST_KEY_BYTES as u64),
+            ("limits.value_kib", u64::from(limits.value_kib), 1, (MOST_VALUE_BYTES >> 10) as u64),
+            ("limits.waiting_writes", u64::from(limits.waiting_writes), 1, 65_536),
+            ("http.connections", u64::from(self.http.connections), 16, 100_000),
         ] {
             if !(least..=most).contains(&value) {
                 let text = format!("{key} is {value}; use a number from {least} to {most}");
@@ -498,10 +593,29 @@ impl ClusterConfig {
         })
     }
 
+    /// What the number of nodes means for who may be lost, where it is not what people expect.
+    pub fn warning_of_size(&self) -> Option<String> {
+        let nodes = self.nodes.len();
+        let survives = nodes.saturating_sub(1) / 2;
+        match nodes {
+            1 => Some(
+                "a cluster of 1 node survives no loss: while it is away nothing is answered, and with its disk all is gone; \
+                 use 3, 5 or 7 nodes"
+                    .to_owned(),
+            ),
+            _ if nodes.is_multiple_of(2) => Some(format!(
+                "a cluster of {nodes} nodes survives the loss of {survives}, no more than one of {} does: a majority is {} of \
+                 them; use 3, 5 or 7 nodes",
+                nodes - 1,
+                nodes / 2 + 1
+            )),
+            _ => None,
+        }
+    }
+
     /// Where people and programs find a node: `http://IP:PORT`, or `https` where that is served.
     pub fn url(&self, node: &ConfiguredNode) -> String {
-        let scheme = if self.http.is_tls(node.http) { "https" } else { "http" };
-        format!("{scheme}://{}", node.http)
+        self.http.url(node.http)
     }
 
     /// Where the secrets of this machine's nodes lie.
@@ -563,6 +677,11 @@ mod tests {
             ("[jobs]\nwaiting_per_worker = 4294967295\n", "jobs.waiting_per_worker"),
             ("[limits]\noriginal_mib = 17592186044416\n", "limits.original_mib"),
             ("[limits]\nside = 0\n", "limits.side"),
+            ("[limits]\nkey_bytes = 0\n", "limits.key_bytes"),
+            ("[limits]\nvalue_kib = 2048\n", "limits.value_kib"),
+            ("[limits]\nwaiting_writes = 0\n", "limits.waiting_writes"),
+            ("[http]\nconnections = 1\n", "http.connections"),
+            ("[http]\nupload_s = nan\n", "http.upload_s"),
             ("[[nodes]]\nid = 1\nhttp = \"127.0.0.1:65000\"\n", "65000"),
         ] {
             let error = parse(text).unwrap_err().to_string();
@@ -574,7 +693,7 @@ mod tests {
     fn off_loopback_people_and_programs_are_served_with_tls_and_a_token() {
         let here: SocketAddr = "127.0.0.1:8001".parse().unwrap();
         let (anywhere, elsewhere) = ("0.0.0.0:8001".parse().unwrap(), "10.0.0.1:8001".parse().unwrap());
-        let rules = |tls| HttpRules { tls, hosts: Vec::new() };
+        let rules = |tls| HttpRules { tls, ..HttpRules::default() };
         for (tls, address, is_tls, needs_token) in [
             (HttpTls::Auto, here, false, false),
             (HttpTls::Auto, elsewhere, true, true),
@@ -612,6 +731,42 @@ mod tests {
         assert!(parse(twice).unwrap_err().to_string().contains("stands twice"));
     }
 
+    /// Addresses that overlap are refused by name: those of two nodes, of two ports of one, and all addresses beside one of them.
+    #[test]
+    fn overlapping_addresses_are_refused_with_both() {
+        let node =
+            |id: u16, http: &str, peer: &str| format!("[[nodes]]\nid = {id}\nhttp = \"{http}\"\npeer = \"{peer}\"\n");
+        for (text, words) in [
+            (node(1, "127.0.0.1:1", "127.0.0.1:2") + &node(2, "127.0.0.1:3", "127.0.0.1:2"), "127.0.0.1:2 of node 2"),
+            (node(1, "127.0.0.1:1", "127.0.0.1:1"), "127.0.0.1:1 of node 1"),
+            (node(1, "0.0.0.0:1", "127.0.0.1:1"), "http 0.0.0.0:1 and peer 127.0.0.1:1 of node 1 overlap"),
+            // Without a peer of its own a node takes the HTTP port + 1000.
+            (
+                "[[nodes]]\nid = 1\nhttp = \"127.0.0.1:1\"\n".to_owned() + &node(2, "127.0.0.1:1001", "127.0.0.1:9"),
+                "127.0.0.1:1001",
+            ),
+        ] {
+            let error = parse(&text).unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        assert!(parse(&(node(1, "0.0.0.0:1", "0.0.0.0:2") + &node(2, "10.0.0.2:1", "10.0.0.2:2"))).is_ok());
+    }
+
+    /// Every number of nodes is allowed; what one or an even number survives is said.
+    #[test]
+    fn one_node_and_an_even_number_are_told_what_they_survive() {
+        let warning = |nodes: usize| {
+            let one = ClusterConfig::default().nodes[0].clone();
+            ClusterConfig { nodes: vec![one; nodes], ..ClusterConfig::default() }.warning_of_size()
+        };
+        assert!(warning(1).unwrap().contains("survives no loss"));
+        assert!(warning(2).unwrap().contains("2 nodes survives the loss of 0, no more than one of 1"));
+        assert!(
+            warning(4).unwrap().contains("4 nodes survives the loss of 1, no more than one of 3 does: a majority is 3")
+        );
+        assert_eq!([3, 5, 7].map(warning), [None, None, None]);
+    }
+
     /// Bad input of the preferred order and of the hand-over is refused by name.
     #[test]
     fn wrong_preferences_and_hand_over_numbers_are_refused_by_name() {
@@ -630,6 +785,17 @@ mod tests {
             assert!(error.contains(name), "{text}: {error}");
         }
         assert_eq!(parse("[election]\nprefer = [3, 1]\n").unwrap().election.prefer, [NodeId(3), NodeId(1)]);
+    }
+
+    #[test]
+    fn a_log_that_could_not_be_kept_short_is_refused_by_name() {
+        for text in
+            ["snapshot_entries = 0", "snapshot_mib = 0", "snapshot_s = nan", "snapshot_s = 0.5", "keep_mib = 99999999"]
+        {
+            let error = parse(&format!("[log]\n{text}\n")).unwrap_err().to_string();
+            let key = text.split(' ').next().unwrap();
+            assert!(error.contains(&format!("log.{key}")), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -48,6 +48,12 @@ impl Faults {
         Faults { links, random: SmallRng::seed_from_u64(seed) }
     }
 
+    /// These are the peers from now on; the faults of those that stay are kept.
+    pub fn know(&mut self, peers: impl IntoIterator<Item = NodeId>) {
+        let mut before = std::mem::take(&mut self.links);
+        self.links = peers.into_iter().map(|peer| (peer, before.remove(&peer).flatten())).collect();
+    }
+
     /// Replaces all faults by these, or none if one of them cannot be.
     ///
     /// # Errors

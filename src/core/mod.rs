@@ -7,5 +7,6 @@ pub mod faults;
 pub mod jobs;
 pub mod ledger;
 pub mod liveness;
+pub mod membership;
 pub mod placement;
 pub mod recovery;

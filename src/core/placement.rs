@@ -4,7 +4,7 @@
 //! was idle when it last reported (Mitzenmacher, "How Useful Is Old Information?", 2000). So each placement counts as a job
 //! of that node until a report covers it: reports carry the number of jobs that the node has accepted.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use crate::id::{Load, NodeId};
@@ -43,6 +43,8 @@ pub enum Input {
         /// Jobs that it has accepted since its start.
         jobs_accepted: u64,
     },
+    /// These are the nodes from now on, this one included.
+    Nodes(BTreeSet<NodeId>),
     /// A node is taken for lost.
     Lost(NodeId),
     /// A job is announced.
@@ -102,6 +104,10 @@ impl Placement {
                 row.uncovered.drain(..covered);
                 (row.active, row.load, row.workers, row.jobs_accepted) =
                     (state == NodeState::Active, load, workers, jobs_accepted);
+                Vec::new()
+            }
+            Input::Nodes(nodes) => {
+                self.rows.retain(|node, _| nodes.contains(node));
                 Vec::new()
             }
             Input::Lost(node) => {

@@ -43,6 +43,8 @@ impl Settings {
 pub enum Input {
     /// Time passes.
     Tick,
+    /// Whether the node waits to be taken in as a member: until then it has nothing to recover, and takes no jobs.
+    Outsider(bool),
     /// The simulated failure begins.
     Failed {
         /// Why, for people.
@@ -128,6 +130,7 @@ pub struct Recovery {
     coordinator: Option<Leadership>,
     leaderless_since: Option<Moment>,
     active_peers: BTreeSet<NodeId>,
+    is_outsider: bool,
 }
 
 impl Recovery {
@@ -144,6 +147,7 @@ impl Recovery {
             coordinator: None,
             leaderless_since: Some(now),
             active_peers: BTreeSet::new(),
+            is_outsider: false,
         }
     }
 
@@ -181,13 +185,14 @@ impl Recovery {
                 self.change_to(NodeState::Stopping, why, &mut effects);
             }
             Input::ActivePeers(peers) => self.active_peers = peers,
+            Input::Outsider(is_outsider) => self.is_outsider = is_outsider,
             Input::Synced(answer) if self.state != NodeState::Failed => self.take_answer(now, answer, &mut effects),
             Input::Applied { applied, own_term } => {
                 (self.applied, self.own_term) = (applied, own_term);
             }
             Input::Tick | Input::Failed { .. } | Input::FailureOver | Input::Stop { .. } | Input::Synced(_) => {}
         }
-        if self.state != NodeState::Failed {
+        if self.state != NodeState::Failed && !self.is_outsider {
             self.go_on(now, &mut effects);
         }
         effects

@@ -21,6 +21,7 @@ use thiserror::Error;
 
 use crate::config::secrets::{self, AdminToken, KeyBytes, NodeSecrets, SecretsError};
 use crate::config::{ClusterConfig, ConfiguredNode, FailureNumbers, JobNumbers};
+use crate::core::election::FirstStart;
 use crate::id::NodeId;
 use crate::node::{self, END_OF_FAILURE, NodeOptions};
 use crate::time::now;
@@ -356,7 +357,16 @@ pub fn run_as_node(arguments: &[String]) -> ExitCode {
         eprintln!("demo: {NODE_ARGUMENT} needs a node id and a seed");
         return ExitCode::from(2);
     };
-    let result = node::run(NodeOptions { id, config, bootstrap: false, seed, exit_with_parent: true });
+    let place = match config.node(id) {
+        Ok(node) => node.place(),
+        Err(error) => {
+            eprintln!("demo: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let first_start = FirstStart::Everybody;
+    let result =
+        node::run(NodeOptions { id, config, first_start, place, secrets_from: None, seed, exit_with_parent: true });
     let is_ours = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DIRECTORY_PREFIX));
     if rustix::process::getppid() != parent && is_ours {
         remove(directory);

@@ -33,6 +33,7 @@ use crate::demo::statistics::Statistics;
 use crate::demo::verify::Findings;
 use crate::demo::{afterwards, outages, run_directory, verify};
 use crate::image::{ClusterKey, Limits};
+use crate::scheduling;
 use crate::time::{now, unix_millis};
 
 /// How long the cluster may take to be ready, and the last failed node to come back.
@@ -65,6 +66,7 @@ pub fn main() -> ExitCode {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder
             .enable_all()
+            .on_thread_start(scheduling::bulk)
             .build()
             .expect("a tokio runtime needs only threads, which the process can make at its start")
     };

@@ -11,6 +11,9 @@ use crate::config::secrets::AdminToken;
 use crate::protocol::job::route;
 use crate::protocol::problem::ProblemCode;
 
+/// What is answered to everybody, wherever the node listens.
+pub const PUBLIC: [&str; 3] = [route::LIVEZ, route::READYZ, route::OPENAPI];
+
 /// Who may call what.
 #[derive(Clone, Debug)]
 pub struct Access {
@@ -18,7 +21,7 @@ pub struct Access {
     pub token: AdminToken,
     /// Where its file is, for people.
     pub token_file: String,
-    /// Whether every call needs it, `/livez` and `/readyz` excepted, or only those that administer.
+    /// Whether every call needs it, the public ones excepted, or only those that administer.
     pub every_call: bool,
     /// Names that `Host` may say besides addresses and `localhost`.
     pub hosts: Vec<String>,
@@ -60,14 +63,14 @@ pub async fn administrators_only(
     next.call(request).await
 }
 
-/// For all routes: where every call needs the token, only the questions for health pass without it.
+/// For all routes: where every call needs the token, only the questions for health and the description of the routes pass without it.
 pub async fn as_the_address_demands(
     access: web::Data<Access>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    // The path as it was sent: however else one of these two could be written, it would only be refused.
-    let is_open = [route::LIVEZ, route::READYZ].contains(&request.path());
+    // The path as it was sent: however else one of these could be written, it would only be refused.
+    let is_open = PUBLIC.contains(&request.path());
     if access.every_call && !is_open {
         access.check(&request)?;
     }

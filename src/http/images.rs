@@ -10,10 +10,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures::StreamExt;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
-use super::refusal::Refusal;
+use super::openapi::OfJobs;
+use super::refusal::{self, Refusal};
 use super::service::{Done, JobOrder, Reservation, Sending, Service, Work};
-use crate::id::RequestId;
+use crate::id::{NodeId, RequestId};
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};
 
@@ -22,24 +24,48 @@ const NAME_LIMIT: usize = 255;
 /// Most users that a label names.
 const USER_LIMIT: usize = 1024;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct SealQuery {
+    /// How the result is written.
     #[serde(default)]
+    #[param(inline)]
     form: SealForm,
+    /// The file's name, kept inside the seal.
     #[serde(default)]
+    #[param(max_length = 255)]
     name: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct LabelQuery {
+    /// Who may look: 1 to 1,024 names with commas between them.
     to: String,
+    /// How often.
     quota: u64,
+    /// How the result is written.
     #[serde(default)]
+    #[param(inline)]
     form: SealForm,
 }
 
+/// Seal an image
+///
+/// The body is the image file (PNG, JPEG or WebP), with its `Content-Length`; the answer shows *Access Denied* and hides it.
+#[utoipa::path(post, path = route::SEAL, operation_id = "images_seal", tag = "images",
+    params(
+        ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt: one job"),
+        ("x-placed-by" = Option<String>, Header, description = "Who chose the node, for the counters: coordinator or client"),
+    ),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, description = "The sealed PNG", body = [u8], content_type = "image/png", headers(
+        ("x-node" = NodeId, description = "The node that did the job"),
+        ("x-job-micros" = u64, description = "Time from admission to the finished answer, in microseconds"),
+        ("x-repeated" = Option<bool>, description = "`true` if the id was answered before"),
+    )), OfJobs))]
 pub async fn seal(
     service: web::Data<Service>,
     request: HttpRequest,
@@ -54,6 +80,20 @@ pub async fn seal(
     perform(&service, &request, Work::Seal { form, name }, body).await
 }
 
+/// Label an image
+///
+/// The body is the image file, with its `Content-Length`; the answer is the same picture as PNG, with names and quota in its lowest bits.
+#[utoipa::path(post, path = route::LABEL, operation_id = "images_label", tag = "images",
+    params(
+        ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt: one job"),
+        ("x-placed-by" = Option<String>, Header, description = "Who chose the node, for the counters: coordinator or client"),
+    ),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, description = "The labelled PNG", body = [u8], content_type = "image/png", headers(
+        ("x-node" = NodeId, description = "The node that did the job"),
+        ("x-job-micros" = u64, description = "Time from admission to the finished answer, in microseconds"),
+        ("x-repeated" = Option<bool>, description = "`true` if the id was answered before"),
+    )), OfJobs))]
 pub async fn label(
     service: web::Data<Service>,
     request: HttpRequest,
@@ -192,7 +232,5 @@ async fn for_each_chunk(
         Ok(())
     };
     let limit = service.limits().upload_time;
-    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| {
-        Err(Refusal::new(ProblemCode::BadRequest, format!("the upload took longer than {} s", limit.as_secs())))
-    })
+    tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(refusal::too_slow(limit)))
 }

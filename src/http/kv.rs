@@ -5,14 +5,15 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::Deserialize;
+use utoipa::IntoParams;
 
+use super::body::{self, Json};
 use super::images::request_id;
+use super::openapi::{Always, OfReads, OfWrites};
 use super::refusal::Refusal;
-use super::service::{Found, NotHere, Question, Service};
-use crate::protocol::kv::{
-    Batch, Item, KEY_LIMIT_BYTES, Listed, OPERATIONS_LIMIT, REQUEST_LIMIT_BYTES, StateHash, VALUE_LIMIT_BYTES, Written,
-    route,
-};
+use super::service::{Found, Limits, NotHere, Question, Service};
+use crate::id::RequestId;
+use crate::protocol::kv::{Batch, Item, Listed, OPERATIONS_LIMIT, StateHash, Written, route};
 use crate::protocol::ledger::{Answer, Caller, Expectation, KvOperation, RefusedWhy, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 
@@ -21,46 +22,75 @@ const LIST_DEFAULT: usize = 100;
 /// Keys in one list at most.
 const LIST_LIMIT: usize = 1000;
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ReadQuery {
     /// Answer from this node's own state, which may lag behind.
     #[serde(default)]
     stale: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct ListQuery {
+    /// How the keys begin; all keys without it.
     #[serde(default)]
     prefix: String,
+    /// Keys behind this one.
     after: Option<String>,
+    /// How many keys at most; 100 without it.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// Answer from this node's own state, which may lag behind.
     #[serde(default)]
     stale: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct PutQuery {
+    /// Time after which the key is gone, in milliseconds.
     expires_in_ms: Option<u64>,
+    /// Only if the key is there (true), or not (false).
     if_present: Option<bool>,
+    /// Only if the key was last changed in this revision.
     if_mod_revision: Option<u64>,
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct AddQuery {
+    /// What is added; negative to subtract.
     add: i64,
+    /// The least sum; below it nothing is changed.
     floor: Option<i64>,
 }
 
+/// The value of a key
+///
+/// Linearizable unless `stale` is asked for. A key may have slashes; other characters that a path cannot have come with percent signs.
+#[utoipa::path(get, path = route::KEY, operation_id = "kv_get", tag = "kv",
+    params(("key" = String, Path, description = "The key, UTF-8")),
+    responses(
+        (status = 200, description = "The value's bytes", body = [u8], content_type = "application/octet-stream", headers(
+            ("x-commit" = u64, description = "Entries of the log that the answer comes from"),
+            ("x-revision" = u64, description = "The ledger's revision"),
+            ("x-create-revision" = u64, description = "Revision in which the key was made"),
+            ("x-mod-revision" = u64, description = "Revision of its last change"),
+            ("x-version" = u64, description = "Changes since it was made"),
+        )),
+        OfReads,
+    ))]
 pub async fn get(
     service: web::Data<Service>,
     request: HttpRequest,
     query: web::Query<ReadQuery>,
 ) -> Result<HttpResponse, Refusal> {
-    let key = key_of(&request)?;
+    let key = key_of(&request, &service.limits())?;
     let found = match service.read(Question::Key(key.clone()), query.stale).await {
         Ok(found) => found,
         Err(not_here) => return elsewhere(not_here, &request),
@@ -81,6 +111,9 @@ pub async fn get(
         .body(item.value))
 }
 
+/// Keys and values in order
+#[utoipa::path(get, path = route::KV, operation_id = "kv_list", tag = "kv",
+    responses((status = 200, description = "A page; `more` says whether there are others behind it", body = Listed), OfReads))]
 pub async fn list(
     service: web::Data<Service>,
     request: HttpRequest,
@@ -102,13 +135,23 @@ pub async fn list(
     }
 }
 
+/// Set a key
+///
+/// The body is the value. Done once for one `idempotency-key`, also if it is sent again to another leader.
+#[utoipa::path(put, path = route::KEY, operation_id = "kv_put", tag = "kv",
+    params(
+        ("key" = String, Path, description = "The key, UTF-8"),
+        ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt"),
+    ),
+    request_body(content = [u8], content_type = "application/octet-stream"),
+    responses((status = 200, description = "On the disks of a majority", body = Written), OfWrites))]
 pub async fn put(
     service: web::Data<Service>,
     request: HttpRequest,
     query: web::Query<PutQuery>,
-    value: web::Bytes,
+    value: body::Bytes,
 ) -> Result<HttpResponse, Refusal> {
-    let key = key_of(&request)?;
+    let key = key_of(&request, &service.limits())?;
     let PutQuery { expires_in_ms, if_present, if_mod_revision } = query.into_inner();
     let conditions = [
         if_present.map(|present| if present { Expectation::Present } else { Expectation::Absent }),
@@ -117,32 +160,52 @@ pub async fn put(
     let mut operations: Vec<KvOperation> =
         conditions.into_iter().flatten().map(|expect| KvOperation::Require { key: key.clone(), expect }).collect();
     // What arrives is a piece of the connection's buffer, and would keep the whole of it in memory for as long as the value lives.
-    let value = Bytes::copy_from_slice(&value);
+    let value = Bytes::copy_from_slice(&value.0);
     operations.push(KvOperation::Put { key, value, expires_in_ms });
     write(&service, &request, operations).await
 }
 
+/// Remove a key
+#[utoipa::path(delete, path = route::KEY, operation_id = "kv_delete", tag = "kv",
+    params(
+        ("key" = String, Path, description = "The key, UTF-8"),
+        ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt"),
+    ),
+    responses((status = 200, description = "Whether it was there", body = Written), OfWrites))]
 pub async fn delete(service: web::Data<Service>, request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let key = key_of(&request)?;
+    let key = key_of(&request, &service.limits())?;
     write(&service, &request, vec![KvOperation::Delete { key }]).await
 }
 
+/// Add to a number
+///
+/// Numbers are decimal digits; a key that is not there counts as 0.
+#[utoipa::path(post, path = route::KEY, operation_id = "kv_add", tag = "kv",
+    params(
+        ("key" = String, Path, description = "The key, UTF-8"),
+        ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt"),
+    ),
+    responses((status = 200, description = "The sum", body = Written), OfWrites))]
 pub async fn add(
     service: web::Data<Service>,
     request: HttpRequest,
     query: web::Query<AddQuery>,
 ) -> Result<HttpResponse, Refusal> {
-    let key = key_of(&request)?;
+    let key = key_of(&request, &service.limits())?;
     let AddQuery { add, floor } = query.into_inner();
     write(&service, &request, vec![KvOperation::Add { key, by: add, floor }]).await
 }
 
+/// Several operations, all together or not at all
+#[utoipa::path(post, path = route::KV, operation_id = "kv_batch", tag = "kv",
+    params(("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt")),
+    responses((status = 200, description = "What came of each operation", body = Written), OfWrites))]
 pub async fn batch(
     service: web::Data<Service>,
     request: HttpRequest,
-    batch: web::Json<Batch>,
+    batch: Json<Batch>,
 ) -> Result<HttpResponse, Refusal> {
-    let operations = batch.into_inner().operations;
+    let operations = batch.0.operations;
     if operations.is_empty() || operations.len() > OPERATIONS_LIMIT {
         let detail = format!("{} operations in one request, 1 to {OPERATIONS_LIMIT} are allowed", operations.len());
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
@@ -152,6 +215,11 @@ pub async fn batch(
     write(&service, &request, operations).await
 }
 
+/// Hash of everything that the node has applied
+///
+/// Equal on all nodes that have applied the same number of entries.
+#[utoipa::path(get, path = route::HASH, operation_id = "cluster_hash", tag = "cluster",
+    responses((status = 200, description = "How much, and its BLAKE3-256", body = StateHash), Always))]
 pub async fn hash(service: web::Data<Service>) -> Result<HttpResponse, Refusal> {
     let (commit, hash) = service.state_hash().await?;
     let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -163,7 +231,7 @@ async fn write(
     request: &HttpRequest,
     operations: Vec<KvOperation>,
 ) -> Result<HttpResponse, Refusal> {
-    check(&operations)?;
+    check(&operations, &service.limits())?;
     let id = request_id(service, request)?;
     let answer = match service.write(Write { caller: Caller::Anyone, id, operations }).await {
         Ok(answer) => answer,
@@ -184,51 +252,51 @@ async fn write(
 }
 
 /// Refuses what must not get into the log.
-fn check(operations: &[KvOperation]) -> Result<(), Refusal> {
+fn check(operations: &[KvOperation], limits: &Limits) -> Result<(), Refusal> {
     for operation in operations {
-        check_key(operation.key())?;
+        check_key(operation.key(), limits)?;
         let have = operation.size_bytes() - operation.key().len();
-        if have > VALUE_LIMIT_BYTES {
-            return Err(too_large("the value", have, VALUE_LIMIT_BYTES));
+        if have > limits.value_bytes {
+            return Err(too_large("the value", have, limits.value_bytes, " (limits.value_kib)"));
         }
     }
     let all = operations.iter().map(KvOperation::size_bytes).sum();
-    if all > REQUEST_LIMIT_BYTES {
-        return Err(too_large("the request", all, REQUEST_LIMIT_BYTES));
+    if all > limits.request_bytes() {
+        return Err(too_large("the request", all, limits.request_bytes(), ""));
     }
     Ok(())
 }
 
-fn check_key(key: &[u8]) -> Result<(), Refusal> {
+fn check_key(key: &[u8], limits: &Limits) -> Result<(), Refusal> {
     if key.is_empty() {
         return Err(Refusal::new(ProblemCode::BadRequest, "the key is empty: name one, as in /api/v1/kv/color"));
     }
-    if key.len() > KEY_LIMIT_BYTES {
-        return Err(too_large("the key", key.len(), KEY_LIMIT_BYTES));
+    if key.len() > limits.key_bytes {
+        return Err(too_large("the key", key.len(), limits.key_bytes, " (limits.key_bytes)"));
     }
     Ok(())
 }
 
-fn too_large(what: &str, have: usize, limit: usize) -> Refusal {
-    let detail = format!("{what} has {have} bytes, at most {limit} are allowed");
+fn too_large(what: &str, have: usize, limit: usize, which: &str) -> Refusal {
+    let detail = format!("{what} has {have} bytes, at most {limit} are allowed{which}");
     let mut refusal = Refusal::new(ProblemCode::TooLarge, detail);
     (refusal.0.need, refusal.0.have) = (Some(have as u64), Some(limit as u64));
     refusal
 }
 
 /// The key as it stands in the path, behind the route.
-fn key_of(request: &HttpRequest) -> Result<Bytes, Refusal> {
+fn key_of(request: &HttpRequest, limits: &Limits) -> Result<Bytes, Refusal> {
     let coded = request.uri().path().strip_prefix(route::KV).unwrap_or_default().trim_start_matches('/');
     let key = percent_decode_str(coded).decode_utf8().map_err(|_| {
         let detail = format!("the key {coded} is not UTF-8 when its percent signs are decoded");
         Refusal::new(ProblemCode::BadRequest, detail)
     })?;
-    check_key(key.as_bytes())?;
+    check_key(key.as_bytes(), limits)?;
     Ok(Bytes::copy_from_slice(key.as_bytes()))
 }
 
 /// Sends the caller on to the leader, or tells why nobody can answer.
-fn elsewhere(not_here: NotHere, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
+pub(super) fn elsewhere(not_here: NotHere, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
     match not_here {
         NotHere::Refused(problem) => Err(problem.into()),
         NotHere::Leader { node, base } => {

@@ -1,12 +1,14 @@
 //! Refusals as `application/problem+json`.
 
 use std::fmt;
+use std::time::Duration;
 
-use actix_web::error::{JsonPayloadError, QueryPayloadError};
+use actix_web::error::{JsonPayloadError, PayloadError, QueryPayloadError};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
+use crate::protocol::job::route;
 use crate::protocol::problem::{Problem, ProblemCode};
 
 /// A [`Problem`] as an answer of actix-web.
@@ -64,14 +66,35 @@ pub fn bad_query(error: QueryPayloadError, request: &HttpRequest) -> actix_web::
     Refusal::new(ProblemCode::BadRequest, format!("the query of {} is not right: {error}", request.path())).into()
 }
 
+/// The body is too large for the route, or broke off.
+pub fn bad_body(error: &PayloadError, limit: usize) -> Refusal {
+    match error {
+        PayloadError::Overflow => {
+            let detail = format!("the body has more than the {limit} bytes that this route takes");
+            let mut refusal = Refusal::new(ProblemCode::TooLarge, detail);
+            refusal.0.have = Some(limit as u64);
+            refusal
+        }
+        other => Refusal::new(ProblemCode::BadRequest, format!("the upload broke off: {other}")),
+    }
+}
+
+/// The body did not arrive in time.
+pub fn too_slow(limit: Duration) -> Refusal {
+    let detail = format!("the upload took longer than {} s (http.upload_s)", limit.as_secs_f64());
+    Refusal::new(ProblemCode::TooSlow, detail)
+}
+
 /// No such route.
 pub async fn no_such_route(request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let detail = format!("there is no {} {}; README.md lists the routes", request.method(), request.path());
+    let detail =
+        format!("there is no {} {}; GET {} lists the routes", request.method(), request.path(), route::OPENAPI);
     Err(Refusal::new(ProblemCode::NotFound, detail))
 }
 
 /// The route is there, but not for this method.
 pub async fn no_such_method(request: HttpRequest) -> Result<HttpResponse, Refusal> {
-    let detail = format!("{} does not take {}; README.md lists the routes", request.path(), request.method());
+    let detail =
+        format!("{} does not take {}; GET {} lists the routes", request.path(), request.method(), route::OPENAPI);
     Err(Refusal::new(ProblemCode::MethodNotAllowed, detail))
 }

@@ -12,7 +12,9 @@ use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::fault::LinkFault;
 use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
+use crate::protocol::kv::BESIDE_VALUE_BYTES;
 use crate::protocol::ledger::{Answer, Change, KeyValue, Write};
+use crate::protocol::membership::{ChangeRequest, Changed, Members};
 use crate::protocol::problem::Problem;
 use crate::protocol::status::NodeStatus;
 
@@ -134,6 +136,22 @@ pub struct Limits {
     pub original_bytes: u64,
     /// How long an upload may take.
     pub upload_time: Duration,
+    /// Longest key of the key-value store in bytes.
+    pub key_bytes: usize,
+    /// Largest value of the key-value store in bytes.
+    pub value_bytes: usize,
+}
+
+impl Limits {
+    /// Keys and values of one request in bytes: one entry of the log must hold them.
+    pub const fn request_bytes(&self) -> usize {
+        self.value_bytes + BESIDE_VALUE_BYTES
+    }
+
+    /// A body as JSON in bytes: base64 and the names of its fields take more than what they carry.
+    pub const fn json_bytes(&self) -> usize {
+        2 * self.request_bytes()
+    }
 }
 
 /// A node as HTTP sees it.
@@ -172,6 +190,10 @@ pub trait NodeService: Send + Sync + 'static {
     fn revision_after(&self, revision: u64) -> BoxFuture<'static, ()>;
     /// Entries applied, and the hash of what they add up to.
     fn state_hash(&self) -> BoxFuture<'static, Result<(u64, [u8; 32]), Problem>>;
+    /// The members as it knows them.
+    fn members(&self) -> BoxFuture<'static, Result<Members, Problem>>;
+    /// Changes them, if it leads.
+    fn change_members(&self, change: ChangeRequest) -> BoxFuture<'static, Result<Changed, NotHere>>;
     /// The simulated faults of its links.
     fn faults(&self) -> Vec<LinkFault>;
     /// Replaces them; what cannot be is refused and changes nothing.

@@ -9,10 +9,12 @@ use bytes::Bytes;
 use futures::{Stream, stream};
 use serde::Deserialize;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::IntoParams;
 
+use super::openapi::OfWatches;
 use super::refusal::Refusal;
 use super::service::Service;
-use crate::protocol::kv::{Changed, Item};
+use crate::protocol::kv::{Changed, Item, route};
 use crate::protocol::problem::{Problem, ProblemCode};
 
 /// Watchers of one node at any time.
@@ -36,9 +38,11 @@ impl Default for Places {
     }
 }
 
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub struct WatchQuery {
+    /// How the keys begin; all keys without it.
     #[serde(default)]
     prefix: String,
     /// Changes after this revision; without it, those that come from now on.
@@ -54,6 +58,11 @@ struct Watcher {
     _place: OwnedSemaphorePermit,
 }
 
+/// Changes as they happen
+///
+/// Server-sent events: `id` is the revision, `data` a `Changed` as JSON. A line that begins with a colon comes when nothing changes.
+#[utoipa::path(get, path = route::WATCH, operation_id = "kv_watch", tag = "kv",
+    responses((status = 200, description = "A stream without end", body = String, content_type = "text/event-stream"), OfWatches))]
 pub async fn watch(
     service: web::Data<Service>,
     places: web::Data<Places>,

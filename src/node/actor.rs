@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, AsyncContext, Context, Handler, Message};
+use tokio::sync::watch;
 
 use super::desk::Desk;
 use super::resources;
@@ -13,6 +14,7 @@ use super::shared::{Shared, View};
 use super::worker::Tools;
 use crate::core::election::{self, Election, RaftView};
 use crate::core::liveness::{self, Liveness};
+use crate::core::membership::{self, Roster};
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
 use crate::image::ClusterId;
@@ -23,7 +25,7 @@ use crate::protocol::status::{NodeState, NodeStatus, PeerStatus, RaftRole};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 use crate::raft::{Command, RaftNode};
 use crate::time::{self, Moment};
-use crate::transport::{Gate, Links};
+use crate::transport::{Gate, Links, Standing};
 
 mod perform;
 
@@ -48,8 +50,8 @@ pub struct Parts {
     pub gate: Gate,
     /// Raft.
     pub raft: RaftNode,
-    /// Where the peers listen.
-    pub peers: BTreeMap<NodeId, SocketAddr>,
+    /// The configured nodes and where they answer HTTP: who is in the cluster until there is a membership.
+    pub configured: BTreeMap<NodeId, SocketAddr>,
     /// Image workers.
     pub workers: u32,
     /// Time between two ticks.
@@ -70,8 +72,10 @@ pub struct Parts {
 pub struct Node {
     parts: Parts,
     raft_view: RaftView,
+    rosters: watch::Receiver<Roster>,
+    roster: Roster,
     last_append: Option<Moment>,
-    heard: BTreeMap<NodeId, (Heartbeat, Moment)>,
+    heard: BTreeMap<MemberId, (Heartbeat, Moment)>,
     placements: u64,
     /// An election that this node won, until the ledger takes entries of its term.
     unrecorded: Option<ElectionResult>,
@@ -81,9 +85,13 @@ pub struct Node {
 impl Node {
     /// A node from its parts, not yet started.
     pub fn new(parts: Parts) -> Self {
+        let mut rosters = parts.raft.rosters();
+        rosters.mark_changed();
         Node {
             parts,
+            rosters,
             raft_view: RaftView::default(),
+            roster: Roster::default(),
             last_append: None,
             heard: BTreeMap::new(),
             placements: 0,
@@ -128,9 +136,11 @@ impl Node {
             .heard
             .iter()
             .filter(|(_, (heartbeat, at))| heartbeat.state == NodeState::Active && now.since(*at) < FRESH)
-            .map(|(node, _)| *node)
+            .map(|(member, _)| member.node)
             .collect();
         self.recovery(now, recovery::Input::ActivePeers(active), context);
+        let is_outsider = self.parts.election.is_outsider();
+        self.recovery(now, recovery::Input::Outsider(is_outsider), context);
         self.recovery(now, recovery::Input::Tick, context);
     }
 
@@ -181,7 +191,7 @@ impl Node {
 
     fn role(&self) -> RaftRole {
         let view = &self.raft_view;
-        let votes = view.voters.iter().any(|voter| voter.node == self.me());
+        let votes = view.voters.contains(&self.parts.shared.member);
         match view.leader {
             Some(leader) if leader == self.me() => RaftRole::Leader,
             _ if !votes && !view.voters.is_empty() => RaftRole::Learner,
@@ -205,6 +215,14 @@ impl Actor for Node {
                 if node.send(RaftChanged(view)).await.is_err() || views.changed().await.is_err() {
                     return;
                 }
+            }
+        });
+        let mut standing = self.parts.links.standing();
+        let node = context.address();
+        tokio::spawn(async move {
+            if standing.wait_for(|standing| *standing == Standing::Unknown).await.is_ok() {
+                // A node whose mailbox is closed is stopping anyway.
+                let _ = node.send(ElectionInput(election::Input::NotAMember)).await;
             }
         });
         log::info!("node {}: started in state Recovering", self.me());
@@ -271,6 +289,16 @@ pub struct Announced(pub Announcement);
 #[rtype(result = "Box<NodeStatus>")]
 pub struct StatusAsked;
 
+/// Which members were heard, and how long ago.
+#[derive(Message)]
+#[rtype(result = "BTreeMap<MemberId, Duration>")]
+pub struct HeardAsked;
+
+/// This node is to leave the membership: if it leads, it gives the lead to another, and takes none for so long.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct GiveUpLead(pub Duration);
+
 /// Somebody commands a failure.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -297,6 +325,7 @@ impl Handler<RaftChanged> for Node {
             // Set once; a second value cannot come, since the ledger names itself once.
             let _ = self.parts.tools.cluster_id.set(id);
         }
+        self.follow_membership(now, context);
         self.raft_view = view.clone();
         let leads = view.leader == Some(self.me());
         let own_term = leads && view.last_log.term == view.term && view.applied >= view.last_log.length;
@@ -318,7 +347,13 @@ impl Handler<HeartbeatArrived> for Node {
         if self.failed() {
             return;
         }
-        let node = heartbeat.member.node;
+        let member = heartbeat.member;
+        self.heard.insert(member, (heartbeat.clone(), at));
+        // Of two lives of one node, as there are while it is replaced, only the one counts that stands for it.
+        if !self.stands(member) {
+            return;
+        }
+        let node = member.node;
         let report = placement::Input::Report {
             node,
             state: heartbeat.state,
@@ -328,8 +363,7 @@ impl Handler<HeartbeatArrived> for Node {
         };
         self.parts.placement.step(at, report);
         self.liveness(at, liveness::Input::Heard { node }, context);
-        self.election(at, election::Input::Heartbeat(heartbeat.clone()), context);
-        self.heard.insert(node, (heartbeat, at));
+        self.election(at, election::Input::Heartbeat(heartbeat), context);
     }
 }
 
@@ -337,7 +371,7 @@ impl Handler<PeerClosed> for Node {
     type Result = ();
 
     fn handle(&mut self, PeerClosed(member): PeerClosed, context: &mut Self::Context) {
-        if !self.failed() {
+        if !self.failed() && self.stands(member) {
             self.liveness(time::now(), liveness::Input::Closed { node: member.node }, context);
         }
     }
@@ -427,6 +461,56 @@ impl Handler<Announced> for Node {
 }
 
 impl Node {
+    /// Everybody who is concerned learns of a changed membership, the connections first.
+    fn follow_membership(&mut self, now: Moment, context: &mut Context<Self>) {
+        // An error means that Raft has ended, and its membership stays as it is.
+        if !self.rosters.has_changed().unwrap_or(false) {
+            return;
+        }
+        let roster = self.rosters.borrow_and_update().clone();
+        self.parts.links.follow(&roster);
+        if roster.voters != self.roster.voters && !roster.is_changing() {
+            let voters: Vec<String> = roster.voters.iter().map(ToString::to_string).collect();
+            log::info!("node {}: the voters are {}", self.me(), voters.join(", "));
+            for warning in membership::warnings(roster.voters.len()) {
+                log::warn!("node {}: {warning}", self.me());
+            }
+        }
+        self.roster = roster;
+        if self.roster.is_empty() {
+            return;
+        }
+        let (me, nodes) = (self.me(), self.roster.nodes());
+        let peers = nodes.iter().copied().filter(|node| *node != me).collect();
+        self.liveness(now, liveness::Input::Peers(peers), context);
+        let nodes = nodes.into_iter().chain([me]).collect();
+        self.parts.placement.step(now, placement::Input::Nodes(nodes));
+        let places = &self.roster.places;
+        self.heard.retain(|member, _| places.contains_key(member));
+    }
+
+    /// Whether that member is the one that is meant by its node's name.
+    fn stands(&self, member: MemberId) -> bool {
+        self.roster.is_empty() || self.roster.stands_for(member.node) == Some(member)
+    }
+
+    /// The other nodes and where they answer HTTP.
+    fn peers(&self) -> BTreeMap<NodeId, SocketAddr> {
+        let known = |node| self.roster.place_of(node).map(|place| (node, place.http));
+        let all = match self.roster.is_empty() {
+            true => self.parts.configured.clone(),
+            false => self.roster.nodes().into_iter().filter_map(known).collect(),
+        };
+        all.into_iter().filter(|(node, _)| *node != self.me()).collect()
+    }
+
+    /// The last heartbeat of the member that stands for a node.
+    fn heard_of(&self, node: NodeId) -> Option<&(Heartbeat, Moment)> {
+        let stands = self.roster.stands_for(node);
+        let is_it = |member: &MemberId| stands.map_or(member.node == node, |stands| stands == *member);
+        self.heard.iter().find(|(member, _)| is_it(member)).map(|(_, heard)| heard)
+    }
+
     fn place(&mut self, now: Moment) -> Option<NodeId> {
         self.parts.placement.step(now, placement::Input::Place).into_iter().find_map(|effect| match effect {
             placement::Effect::Placed(node) => {
@@ -435,6 +519,24 @@ impl Node {
             }
             placement::Effect::NoActiveNode => None,
         })
+    }
+}
+
+impl Handler<HeardAsked> for Node {
+    type Result = actix::MessageResult<HeardAsked>;
+
+    fn handle(&mut self, _: HeardAsked, _context: &mut Self::Context) -> Self::Result {
+        let now = time::now();
+        actix::MessageResult(self.heard.iter().map(|(member, (_, at))| (*member, now.since(*at))).collect())
+    }
+}
+
+impl Handler<GiveUpLead> for Node {
+    type Result = ();
+
+    fn handle(&mut self, GiveUpLead(limit): GiveUpLead, context: &mut Self::Context) {
+        let now = time::now();
+        self.election(now, election::Input::GiveUpLead { until: now + limit }, context);
     }
 }
 
@@ -477,11 +579,11 @@ impl Handler<StatusAsked> for Node {
         let (load, _, counters) = self.parts.desk.load();
         let usage = resources::usage();
         let view = &self.raft_view;
-        let peer = |node: &NodeId| {
-            let heard = self.heard.get(node);
+        let peer = |(node, address): (NodeId, SocketAddr)| {
+            let heard = self.heard_of(node);
             PeerStatus {
-                node: *node,
-                address: shared.addresses.get(node).map(ToString::to_string),
+                node,
+                address: Some(address.to_string()),
                 state: heard.map_or(NodeState::Recovering, |(heartbeat, _)| heartbeat.state),
                 load: heard.map_or_else(Default::default, |(heartbeat, _)| heartbeat.load),
                 last_seen_ms: heard.map(|(_, at)| now.since(*at).as_millis() as u64),
@@ -513,7 +615,7 @@ impl Handler<StatusAsked> for Node {
             memory_bytes: usage.memory_bytes,
             cluster_id: self.parts.tools.cluster_id.get().map(ToString::to_string),
             faults: self.parts.links.faults().standing(),
-            peers: self.parts.peers.keys().map(peer).collect(),
+            peers: self.peers().into_iter().map(peer).collect(),
         }))
     }
 }

@@ -18,11 +18,14 @@ use thiserror::Error;
 use crate::id::{Incarnation, MemberId, NodeId};
 
 /// The layout that this program reads and writes.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "node.toml";
 const RAFT_DIRECTORY: &str = "raft";
+
+/// Everything that a node puts into its directory.
+const OWN_ENTRIES: [&str; 5] = [LOCK_FILE, IDENTITY_FILE, "node.toml.new", RAFT_DIRECTORY, "raft.begun"];
 
 /// An open data directory. The lock is released when it is dropped, or when the process ends in whatever way.
 #[derive(Debug)]
@@ -51,11 +54,36 @@ pub enum DataDirError {
         /// Its node.
         id: NodeId,
     },
+    /// Something else than a node made it.
+    #[error("{path} is not the data directory of a node: it has no {IDENTITY_FILE}; name the right one with --data")]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// There is something in it that no node put there.
+    #[error("{path} holds {name}, which is not a node's: move it elsewhere first")]
+    Foreign {
+        /// The directory.
+        path: PathBuf,
+        /// What it holds.
+        name: String,
+    },
     /// A newer program wrote it.
     #[error(
         "{path} has format {found}, this program knows formats up to {FORMAT}: use the release that wrote it, or a newer one"
     )]
     FormatTooNew {
+        /// The directory.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// An older program wrote it.
+    #[error(
+        "{path} has format {found}, which this program does not read any more (it reads {FORMAT}): use the release that wrote it, or move \
+         the directory away and begin with an empty one"
+    )]
+    FormatTooOld {
         /// The directory.
         path: PathBuf,
         /// Its format.
@@ -130,6 +158,57 @@ impl DataDir {
         Ok(DataDir { path: path.to_owned(), member, _lock: lock })
     }
 
+    /// Opens the directory of `node` if there is one, and changes nothing in it but the lock.
+    ///
+    /// # Errors
+    /// [`DataDirError`]; [`DataDirError::NotOurs`] without a node's identity in it.
+    pub fn open_existing(path: &Path, node: NodeId) -> Result<Option<DataDir>, DataDirError> {
+        if !path.try_exists().map_err(|error| DataDirError::Io { what: "look for", path: path.to_owned(), error })? {
+            return Ok(None);
+        }
+        if !path.join(IDENTITY_FILE).is_file() {
+            return Err(DataDirError::NotOurs { path: path.to_owned() });
+        }
+        DataDir::open(path, node).map(Some)
+    }
+
+    /// Bytes of all files in it.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`], [`DataDirError::Foreign`].
+    pub fn size_bytes(&self) -> Result<u64, DataDirError> {
+        let io = |error| DataDirError::Io { what: "read", path: self.path.clone(), error };
+        for entry in fs::read_dir(&self.path).map_err(io)? {
+            let name = entry.map_err(io)?.file_name().to_string_lossy().into_owned();
+            if !OWN_ENTRIES.contains(&name.as_str()) {
+                return Err(DataDirError::Foreign { path: self.path.clone(), name });
+            }
+        }
+        size_of(&self.path).map_err(io)
+    }
+
+    /// Deletes the directory. It is out of the way at once and as a whole, so that no node starts on half of it.
+    ///
+    /// # Errors
+    /// [`DataDirError::Io`].
+    pub fn delete(self) -> Result<(), DataDirError> {
+        let doomed = self.path.with_extension("deleted");
+        let io = |what, path: &Path| {
+            let path = path.to_owned();
+            move |error| DataDirError::Io { what, path, error }
+        };
+        // An earlier one may have been interrupted.
+        match fs::remove_dir_all(&doomed) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("delete", &doomed)(error)),
+            _ => {}
+        }
+        fs::rename(&self.path, &doomed).map_err(io("move away", &self.path))?;
+        if let Some(parent) = self.path.parent() {
+            sync_directory(parent).map_err(io("sync the parent of", &self.path))?;
+        }
+        fs::remove_dir_all(&doomed).map_err(io("delete", &doomed))
+    }
+
     /// The node in this life.
     pub fn member(&self) -> MemberId {
         self.member
@@ -156,6 +235,15 @@ fn create_directory(path: &Path) -> Result<(), DataDirError> {
         sync_directory(ancestor).map_err(io("sync the parent of"))?;
     }
     Ok(())
+}
+
+fn size_of(directory: &Path) -> io::Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        bytes += if entry.file_type()?.is_dir() { size_of(&entry.path())? } else { entry.metadata()?.len() };
+    }
+    Ok(bytes)
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -192,6 +280,9 @@ fn read_identity(path: &Path, identity_path: &Path, text: &str, node: NodeId) ->
         toml::from_str(&lines_of_format(text)).map_err(|_| corrupt("it has no format".to_owned()))?;
     if format > FORMAT {
         return Err(DataDirError::FormatTooNew { path: path.to_owned(), found: format });
+    }
+    if format < FORMAT {
+        return Err(DataDirError::FormatTooOld { path: path.to_owned(), found: format });
     }
     let identity: Identity = toml::from_str(text).map_err(|error| corrupt(error.message().to_owned()))?;
     let incarnation = u64::from_str_radix(&identity.incarnation, 16)
@@ -260,8 +351,9 @@ mod tests {
 
         for (text, expected) in [
             ("format = 9\nsomething = \"new\"\n", "format 9"),
-            ("format = 1\nnode = 1\n", "damaged"),
-            ("format = 1\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
+            ("format = 1\nnode = 1\n", "format 1, which this program does not read"),
+            ("format = 2\nnode = 1\n", "damaged"),
+            ("format = 2\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
             ("", "no format"),
         ] {
             fs::write(&identity, text).unwrap();

@@ -7,7 +7,7 @@ use actix::Addr;
 use super::actor::{ElectionArrived, HeartbeatArrived, Node, PeerClosed, SyncAsked};
 use super::listener::Inbound;
 use super::shared::Shared;
-use crate::id::MemberId;
+use crate::id::{LogPosition, MemberId};
 use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 use crate::raft::RaftNode;
@@ -55,6 +55,10 @@ impl Inbound for Entrance {
             // The node is stopping: the asker's own deadline ends its wait.
             Err(_) => std::future::pending().await,
         }
+    }
+
+    fn last_log(&self) -> LogPosition {
+        self.raft.views().borrow().last_log
     }
 
     async fn raft(&self, request: Vec<u8>) -> Vec<u8> {

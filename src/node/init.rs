@@ -4,9 +4,9 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::options::NodeError;
-use crate::config::ClusterConfig;
 use crate::config::secrets::NODE_YEARS;
 use crate::config::secrets::bundles::{self, Bundles, Purpose};
+use crate::config::{ClusterConfig, ConfiguredNode};
 
 /// Makes the bundles in `out`; says in plain words what was made and what to copy where.
 ///
@@ -17,6 +17,26 @@ pub fn init(config: &ClusterConfig, out: &Path, purpose: Purpose) -> Result<Stri
     Ok(instructions(config, &bundles, purpose))
 }
 
+/// Makes the bundle of one node that comes to the cluster whose secrets are in `out`; says what to do with it.
+///
+/// # Errors
+/// It cannot be made.
+pub fn add(node: &ConfiguredNode, out: &Path) -> Result<String, NodeError> {
+    let bundles = bundles::make(out, std::slice::from_ref(node), Purpose::Add)?;
+    let (id, http) = (node.id, node.http);
+    let path = bundles.nodes.first().map(|(_, path)| path.clone()).unwrap_or_default();
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(format!(
+        "Made the bundle of node {id}, for {http}, valid for {NODE_YEARS} years. Copy {} to its machine, and nowhere else, and there:\n  \
+         cloud-node {id} --listen {http} --secrets {name} --join\n\
+         Then let it in, from here:\n  \
+         client --ca {operator}/ca.pem --admin-token-file {operator}/admin.token members add {id} {http}\n\
+         (or `members replace {id} {http}` if it takes the place of the node {id} that there is)\n",
+        path.display(),
+        operator = bundles.operator.display(),
+    ))
+}
+
 fn instructions(config: &ClusterConfig, bundles: &Bundles, purpose: Purpose) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
@@ -25,7 +45,7 @@ fn instructions(config: &ClusterConfig, bundles: &Bundles, purpose: Purpose) -> 
     let operator = bundles.operator.display();
     match purpose {
         Purpose::Create => line(format!("Made the secrets of a new cluster of {} nodes.", bundles.nodes.len())),
-        Purpose::Renew => line(format!(
+        Purpose::Renew | Purpose::Add => line(format!(
             "Made new certificates for {} nodes; cluster key, authority and admin token are the same as before.",
             bundles.nodes.len()
         )),
@@ -47,6 +67,9 @@ fn instructions(config: &ClusterConfig, bundles: &Bundles, purpose: Purpose) -> 
     line(format!(
         "Clients need two of its files: client --ca {operator}/ca.pem --admin-token-file {operator}/admin.token status"
     ));
+    if let Some(warning) = config.warning_of_size() {
+        line(format!("\nBeware: {warning}."));
+    }
     let loopback = config.nodes.iter().filter(|node| node.http.ip().is_loopback());
     let loopback: Vec<String> = loopback.map(|node| node.id.to_string()).collect();
     if !loopback.is_empty() {
@@ -75,5 +98,15 @@ mod tests {
         }
         let text = init(&ClusterConfig::default(), &out, Purpose::Renew).unwrap();
         assert!(text.contains("new certificates"), "{text}");
+
+        let four = ConfiguredNode { id: crate::id::NodeId(4), http: "10.0.0.4:8001".parse().unwrap(), peer: None };
+        let before = std::fs::read(out.join("node-1/node-1.pem")).unwrap();
+        let text = add(&four, &out).unwrap();
+        for word in ["secrets/node-4", "--listen 10.0.0.4:8001 --secrets node-4 --join", "members add 4 10.0.0.4:8001"]
+        {
+            assert!(text.contains(word), "{word:?} is missing in {text}");
+        }
+        assert!(crate::config::secrets::of_bundle(&out.join("node-4"), four.id).is_ok());
+        assert_eq!(std::fs::read(out.join("node-1/node-1.pem")).unwrap(), before, "the others keep theirs");
     }
 }

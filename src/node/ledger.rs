@@ -1,13 +1,13 @@
 //! The ledger as HTTP reaches it: writes and reads at the leader, or the way there.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::shared::Shared;
+use crate::config::HttpRules;
 use crate::core::ledger::Page;
 use crate::http::{Found, NotHere, Question};
-use crate::id::NodeId;
+use crate::id::MemberId;
 use crate::protocol::ledger::{Answer, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::raft::{ProposeError, RaftNode};
@@ -29,8 +29,8 @@ pub struct Ledger {
     pub raft: RaftNode,
     /// What is known of the node.
     pub shared: Arc<Shared>,
-    /// Where the nodes answer, as `http://host:port` or `https://…`.
-    pub bases: Arc<BTreeMap<NodeId, String>>,
+    /// Which addresses are served with TLS.
+    pub rules: Arc<HttpRules>,
 }
 
 impl Ledger {
@@ -63,10 +63,19 @@ impl Ledger {
         Ok(Found { commit, revision, items: page.items, more: page.more })
     }
 
-    fn not_here(&self, error: ProposeError) -> NotHere {
+    /// Where a member answers, as `http://host:port` or `https://…`.
+    fn base(&self, member: MemberId) -> Option<String> {
+        let address = self.raft.rosters().borrow().places.get(&member)?.http;
+        Some(self.rules.url(address))
+    }
+
+    /// Why this node does not do it, or who does.
+    pub fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            ProposeError::NotLeader { leader: Some(leader) } => match self.bases.get(&leader.node) {
-                Some(base) => return NotHere::Leader { node: leader.node, base: base.clone() },
+            // Raft names its last leader for as long as there is no other, also while this node misses it: nobody is sent there.
+            ProposeError::NotLeader { .. } if self.shared.leaderless_since().is_some() => self.nobody_leads(),
+            ProposeError::NotLeader { leader: Some(leader) } => match self.base(leader) {
+                Some(base) => return NotHere::Leader { node: leader.node, base },
                 None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
             },
             ProposeError::NotLeader { leader: None } => self.nobody_leads(),
@@ -74,6 +83,7 @@ impl Ledger {
             ProposeError::NoQuorum if self.quiet() < NO_QUORUM_AFTER => overloaded(),
             ProposeError::NoQuorum => self.nobody_leads(),
             ProposeError::Overloaded => overloaded(),
+            ProposeError::Full { .. } => Problem::new(ProblemCode::StorageFull, error.to_string()),
             ProposeError::Unknown(why) => {
                 let detail = format!(
                     "it may or may not be done later ({why}): repeat it with the same {}",

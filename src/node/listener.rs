@@ -15,12 +15,14 @@ use futures::stream::FuturesUnordered;
 use thiserror::Error;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::id::{MemberId, NodeId};
+use crate::core::membership::Roster;
+use crate::id::{LogPosition, MemberId, NodeId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, NodeFrame, Opaque, Purpose, Refusal, Welcome};
+use crate::protocol::membership::{Introduction, Place};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 use crate::time::{self, Moment};
 use crate::transport::Gate;
@@ -51,6 +53,9 @@ pub trait Inbound: Send + Sync + 'static {
     /// A recovering node asks.
     fn state_sync(&self, request: StateSync) -> impl Future<Output = StateSyncResponse> + Send;
 
+    /// Where this node's log ends: whoever asks before it takes the node in wants to know that it is empty.
+    fn last_log(&self) -> LogPosition;
+
     /// A request for the Raft adapter.
     fn raft(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
 }
@@ -60,8 +65,13 @@ pub trait Inbound: Send + Sync + 'static {
 pub struct ListenerSettings {
     /// This node.
     pub me: MemberId,
-    /// Every configured node, this one included.
+    /// Where this node is found.
+    pub place: Place,
+    /// Every configured node, this one included: they are let in until there is a membership. Empty for a node that is to join, which
+    /// knows nobody: any node of the cluster.
     pub nodes: Vec<NodeId>,
+    /// The membership.
+    pub roster: watch::Receiver<Roster>,
     /// Connections at the same time (256); further ones wait in the system's queue.
     pub connections: usize,
     /// How long a caller may take to say who it is, TLS included (1 s).
@@ -86,6 +96,8 @@ enum Closed {
     Misplaced { found: &'static str, purpose: Purpose },
     #[error("the link to node {0} is cut")]
     Cut(NodeId),
+    #[error("it is no member any more")]
+    ShutOut,
     #[error("its heartbeat is in the name of {claimed}, its connection in the name of {greeted}")]
     Impostor { claimed: MemberId, greeted: MemberId },
 }
@@ -97,11 +109,11 @@ struct Listener<I> {
     inbound: Arc<I>,
     /// Each peer has one connection of a purpose. The next one ends it: a peer that lost a connection knows it before this node
     /// does, and one caller must not fill all places.
-    places: Mutex<BTreeMap<(NodeId, Purpose), Place>>,
+    seats: Mutex<BTreeMap<(MemberId, Purpose), Seat>>,
 }
 
 /// Held by the listener for the latest connection of a peer and purpose; that one ends when it is dropped.
-struct Place {
+struct Seat {
     number: u64,
     _held: oneshot::Sender<()>,
 }
@@ -115,7 +127,7 @@ pub async fn serve<I: Inbound>(
     inbound: Arc<I>,
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections));
-    let listener = Arc::new(Listener { settings, gate, faults, inbound, places: Mutex::default() });
+    let listener = Arc::new(Listener { settings, gate, faults, inbound, seats: Mutex::default() });
     // The tasks end with this set, that is, when the returned future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0.. {
@@ -162,12 +174,13 @@ impl<I: Inbound> Listener<I> {
                 return;
             }
         };
-        let key = (hello.member.node, hello.purpose);
+        let key = (hello.member, hello.purpose);
         let (held, replaced) = oneshot::channel();
-        self.places().insert(key, Place { number, _held: held });
+        self.seats().insert(key, Seat { number, _held: held });
         let ended = tokio::select! {
             ended = self.frames(&hello, reader, writer) => ended,
             _ = replaced => Ok(()),
+            () = self.shut_out(&hello) => Err(Closed::ShutOut),
         };
         match ended {
             Ok(()) | Err(Closed::Wire(WireError::Io(_) | WireError::Truncated)) => {
@@ -190,17 +203,17 @@ impl<I: Inbound> Listener<I> {
     }
 
     /// Gives the place back, unless a later connection has it: then the end of this one says nothing about the peer.
-    fn leave(&self, key: (NodeId, Purpose), number: u64) -> bool {
-        let mut places = self.places();
-        let is_latest = places.get(&key).is_some_and(|place| place.number == number);
+    fn leave(&self, key: (MemberId, Purpose), number: u64) -> bool {
+        let mut seats = self.seats();
+        let is_latest = seats.get(&key).is_some_and(|seat| seat.number == number);
         if is_latest {
-            places.remove(&key);
+            seats.remove(&key);
         }
         is_latest
     }
 
-    fn places(&self) -> MutexGuard<'_, BTreeMap<(NodeId, Purpose), Place>> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn seats(&self) -> MutexGuard<'_, BTreeMap<(MemberId, Purpose), Seat>> {
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// TLS. None if the caller leaves without a word, as a probe does, or is not let in, of which the log speaks.
@@ -248,7 +261,11 @@ impl<I: Inbound> Listener<I> {
         }
         let refusal = self.refusal(&hello, certified);
         let welcome = match &refusal {
-            None => Welcome::Accepted { member: self.settings.me },
+            None => Welcome::Accepted(Introduction {
+                member: self.settings.me,
+                place: self.settings.place,
+                last_log: self.inbound.last_log(),
+            }),
             Some(refusal) => Welcome::Refused(refusal.clone()),
         };
         let mut answer = frame::preamble().to_vec();
@@ -261,18 +278,42 @@ impl<I: Inbound> Listener<I> {
     }
 
     fn refusal(&self, hello: &Hello, certified: NodeId) -> Option<Refusal> {
-        let here = self.settings.me.node;
-        let caller = hello.member.node;
-        if caller != certified {
-            Some(Refusal::NotCertified { claimed: caller, certified })
-        } else if caller == here {
-            Some(Refusal::SameNode { node: here })
-        } else if !self.settings.nodes.contains(&caller) {
-            Some(Refusal::UnknownNode { here, caller })
-        } else if hello.to != here {
-            Some(Refusal::WrongNode { asked: hello.to, here })
-        } else {
-            None
+        let (me, caller) = (self.settings.me, hello.member);
+        let roster = self.settings.roster.borrow();
+        let nodes = &self.settings.nodes;
+        let is_configured = nodes.is_empty() || nodes.contains(&caller.node);
+        if caller.node != certified {
+            return Some(Refusal::NotCertified { claimed: caller.node, certified });
+        }
+        // While this node is replaced, its other life is a member like any other.
+        if caller == me || (roster.is_empty() && caller.node == me.node && !is_for_newcomers(hello.purpose)) {
+            return Some(Refusal::SameNode { node: me.node });
+        }
+        if roster.removed.contains(&caller) {
+            return Some(Refusal::Removed { caller });
+        }
+        if roster.is_empty() && !is_configured && !is_for_newcomers(hello.purpose) {
+            return Some(Refusal::UnknownNode { here: me.node, caller: caller.node });
+        }
+        if hello.to != me.node {
+            return Some(Refusal::WrongNode { asked: hello.to, here: me.node });
+        }
+        if let Some(incarnation) = hello.life.filter(|life| *life != me.incarnation) {
+            return Some(Refusal::AnotherLife { asked: MemberId { node: me.node, incarnation }, here: me });
+        }
+        let is_open = roster.is_empty() || roster.places.contains_key(&caller) || is_for_newcomers(hello.purpose);
+        (!is_open).then_some(Refusal::NotAMember { caller })
+    }
+
+    /// Resolves when the caller is not let in any more: whoever was removed must learn that, by its next attempt.
+    async fn shut_out(&self, hello: &Hello) {
+        let caller = hello.member;
+        let is_out = |roster: &Roster| {
+            let is_unknown = !roster.is_empty() && !roster.places.contains_key(&caller);
+            roster.removed.contains(&caller) || (is_unknown && !is_for_newcomers(hello.purpose))
+        };
+        if self.settings.roster.clone().wait_for(is_out).await.is_err() {
+            std::future::pending::<()>().await;
         }
     }
 
@@ -333,6 +374,12 @@ impl<I: Inbound> Listener<I> {
             }
         }
     }
+}
+
+/// What any node of this cluster may call for, member or not as far as this node knows. Raft itself brings the membership to a node
+/// that lags behind or has just been taken in, so its sender may be unknown here; and the leader asks before it takes a node in.
+const fn is_for_newcomers(purpose: Purpose) -> bool {
+    matches!(purpose, Purpose::Raft(_) | Purpose::Admission)
 }
 
 enum Request {

@@ -1,11 +1,14 @@
 //! What a node is started with.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use thiserror::Error;
 
 use crate::config::{ClusterConfig, ConfigError};
-use crate::id::NodeId;
+use crate::core::election::FirstStart;
+use crate::id::{MemberId, NodeId};
+use crate::protocol::membership::Place;
 
 /// What a node is started with.
 #[derive(Clone, Debug)]
@@ -14,8 +17,12 @@ pub struct NodeOptions {
     pub id: NodeId,
     /// The cluster.
     pub config: ClusterConfig,
-    /// Start with the majority that answers instead of waiting for every configured node (first start only).
-    pub bootstrap: bool,
+    /// Whom the first start waits for.
+    pub first_start: FirstStart,
+    /// Where other nodes and clients find this one, as far as that is not where it listens.
+    pub place: Place,
+    /// For a node that joins the cluster of this machine with a data directory of its own: where that cluster's secrets are.
+    pub secrets_from: Option<PathBuf>,
     /// Seed of jitter and random failures.
     pub seed: u64,
     /// Stop when standard input ends: for nodes whose parent may die.
@@ -51,6 +58,18 @@ pub enum NodeError {
         /// Its flag.
         flag: &'static str,
     },
+    /// Data would be deleted.
+    #[error(
+        "this would delete {path} ({bytes} bytes): the log, the snapshots and the vote of node {id}, which nothing brings back;          to do so, add --yes"
+    )]
+    NotConfirmed {
+        /// The node.
+        id: NodeId,
+        /// Its directory.
+        path: std::path::PathBuf,
+        /// What it holds, in bytes.
+        bytes: u64,
+    },
     /// A port in use.
     #[error("cannot listen on {address}: {source}; stop what holds it, or choose another with {flag}")]
     PortInUse {
@@ -60,6 +79,17 @@ pub enum NodeError {
         flag: &'static str,
         /// The system's reason.
         source: std::io::Error,
+    },
+    /// This life of the node was removed from the cluster.
+    #[error(
+        "node {} was removed from the cluster in this life ({member}) and has stopped: its data in {directory} is of no use any more; \
+         to take it in again start it with an empty directory and --join, and use `client members`", .member.node
+    )]
+    Removed {
+        /// The node in this life.
+        member: MemberId,
+        /// Its data directory.
+        directory: PathBuf,
     },
     /// The picture that replaces the banner.
     #[error("cannot use {path} as the cover: {reason}")]
@@ -82,7 +112,13 @@ pub enum NodeError {
 impl NodeError {
     /// Whether the cause is what the user asked for, rather than the state of the machine.
     pub fn is_usage(&self) -> bool {
-        matches!(self, NodeError::Config(_) | NodeError::NotLoopback { .. } | NodeError::Cover { .. })
+        use NodeError::{Config, Cover, NotConfirmed, NotLoopback};
+        matches!(self, Config(_) | NotLoopback { .. } | Cover { .. } | NotConfirmed { .. })
+    }
+
+    /// Whether the node is no member any more, so that there is no sense in starting it again.
+    pub const fn is_removal(&self) -> bool {
+        matches!(self, NodeError::Removed { .. })
     }
 }
 

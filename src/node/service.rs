@@ -13,6 +13,7 @@ use rand::rngs::SmallRng;
 use super::actor::{Announced, FailCommanded, Node, StatusAsked};
 use super::desk::Desk;
 use super::ledger::Ledger;
+use super::members::Membership;
 use super::shared::Shared;
 use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
 use crate::id::{NodeId, RequestId};
@@ -21,6 +22,7 @@ use crate::protocol::event::{Event, EventKind};
 use crate::protocol::fault::{self, LinkFault};
 use crate::protocol::job::{Announcement, EncryptionResponse};
 use crate::protocol::ledger::{Answer, Change, Write};
+use crate::protocol::membership::{ChangeRequest, Changed, Members};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
 use crate::transport::Faults;
@@ -42,6 +44,8 @@ pub struct Counter {
     pub limits: Limits,
     /// The ledger.
     pub ledger: Ledger,
+    /// Who belongs to the cluster.
+    pub membership: Membership,
     /// For callers that name no request id.
     pub random: Mutex<SmallRng>,
 }
@@ -148,6 +152,14 @@ impl NodeService for Counter {
             hashed.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
         }
         .boxed()
+    }
+
+    fn members(&self) -> BoxFuture<'static, Result<Members, Problem>> {
+        self.membership.clone().list().boxed()
+    }
+
+    fn change_members(&self, change: ChangeRequest) -> BoxFuture<'static, Result<Changed, NotHere>> {
+        self.membership.clone().change(change).boxed()
     }
 
     fn faults(&self) -> Vec<LinkFault> {

@@ -1,6 +1,5 @@
 //! What other threads may know of the node actor: its view of the cluster, its events, whether it is Failed.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -11,6 +10,7 @@ use tokio::sync::watch;
 use super::events::Events;
 use crate::id::{MemberId, NodeId, Term};
 use crate::protocol::event::EventKind;
+use crate::protocol::membership::Place;
 use crate::protocol::status::{Leadership, NodeState};
 use crate::time::{self, Moment};
 
@@ -34,8 +34,8 @@ pub struct Shared {
     pub member: MemberId,
     /// Its HTTP address.
     pub address: SocketAddr,
-    /// Where the nodes answer HTTP.
-    pub addresses: BTreeMap<NodeId, SocketAddr>,
+    /// Where it says that it is found: what stands in the membership if it is among the first members.
+    pub place: Place,
     /// Its last events.
     pub events: Events,
     view: watch::Sender<View>,
@@ -46,7 +46,7 @@ pub struct Shared {
 
 impl Shared {
     /// A node that starts.
-    pub fn new(member: MemberId, address: SocketAddr, addresses: BTreeMap<NodeId, SocketAddr>) -> Self {
+    pub fn new(member: MemberId, address: SocketAddr, place: Place) -> Self {
         let view = View {
             state: NodeState::Recovering,
             election_state: NodeState::Recovering,
@@ -58,7 +58,7 @@ impl Shared {
         Shared {
             member,
             address,
-            addresses,
+            place,
             events,
             view: watch::Sender::new(view),
             failures: AtomicU64::new(0),

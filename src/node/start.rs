@@ -19,24 +19,28 @@ use super::exposure;
 use super::inbound::Entrance;
 use super::ledger::Ledger;
 use super::listener::{self, ListenerSettings};
+use super::members::Membership;
+use super::open_files;
 use super::options::{NodeError, NodeOptions, bind};
 use super::service::Counter;
 use super::shared::Shared;
 use super::stopping::Stopping;
 use super::worker::{self, Tools};
-use crate::config::secrets::{ADMIN_TOKEN_FILE, NodeSecrets};
+use crate::config::secrets::{self, ADMIN_TOKEN_FILE, NodeSecrets};
 use crate::config::{ClusterConfig, ConfiguredNode, LimitNumbers, StrategyName};
 use crate::core::election::{Election, FirstStart, Strategy};
 use crate::core::liveness::Liveness;
+use crate::core::membership::Roster;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
 use crate::http;
 use crate::id::{Load, MemberId, NodeId};
 use crate::image::{ClusterKey, Cover, Limits};
 use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
+use crate::protocol::membership::Place;
 use crate::raft::{RaftError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
-use crate::transport::{CallError, Faults, Gate, LinkSettings, Links, NodeTls};
+use crate::transport::{CallError, Faults, Gate, LinkSettings, Links, NodeTls, Standing};
 
 const MIB: u64 = 1 << 20;
 
@@ -49,20 +53,25 @@ pub const END_OF_FAILURE: &str = "recover";
 /// Everything that keeps it from starting, and a fault of its disk while it runs.
 pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let configured = options.config.node(options.id)?.clone();
-    if let Some(warning) = exposure::check(&options.config, &configured)? {
+    let exposed = exposure::check(&options.config, &configured)?;
+    for warning in exposed.into_iter().chain(options.config.warning_of_size()) {
         log::warn!("node {}: {warning}", options.id);
     }
     let http_socket = bind(configured.http, "--listen")?;
     let peer_socket = bind(configured.peer_address(), "--peer-listen")?;
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
-    let secrets = options.config.node_secrets(options.id)?;
+    let secrets = match &options.secrets_from {
+        Some(cluster) => secrets::of_cluster_here(cluster, &options.config.secrets_directory(), options.id)?,
+        None => options.config.node_secrets(options.id)?,
+    };
     let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0))?);
     let doors =
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     let runtime = || {
         tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
+            // Heartbeats and Raft never compute for long, and a second thread would only be woken for what the first does as fast.
+            .worker_threads(1)
             .enable_all()
             .build()
             .expect("a tokio runtime needs only threads, which the process can make at its start")
@@ -87,7 +96,9 @@ fn http_door(config: &ClusterConfig, node: &ConfiguredNode, secrets: NodeSecrets
     };
     let every_call = config.http.needs_token(node.http);
     let hosts = config.http.hosts.clone();
-    Ok(http::Door { access: http::Access { token: secrets.admin_token, token_file, every_call, hosts }, tls })
+    let connections = open_files::connections(config.http.connections as usize);
+    let access = http::Access { token: secrets.admin_token, token_file, every_call, hosts };
+    Ok(http::Door { access, tls, connections })
 }
 
 fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeError> {
@@ -129,11 +140,13 @@ async fn serve(
     let scheme = if doors.http.tls.is_some() { "https" } else { "http" };
     log::info!("node {id}: {scheme}://{address}, incarnation {}, seed {seed}", member.incarnation);
 
-    let addresses = config.nodes.iter().map(|node| (node.id, node.http)).collect();
-    let shared = Arc::new(Shared::new(member, address, addresses));
+    let shared = Arc::new(Shared::new(member, address, options.place));
     let gate = Gate::default();
-    let peers: BTreeMap<NodeId, SocketAddr> =
-        config.nodes.iter().filter(|node| node.id != *id).map(|node| (node.id, node.peer_address())).collect();
+    // A node that joins knows nobody: it is called, and learns of the others when it is taken in.
+    let knows_others = options.first_start != FirstStart::Never;
+    let configured: Vec<&ConfiguredNode> = config.nodes.iter().filter(|_| knows_others).collect();
+    let others = configured.iter().filter(|node| node.id != *id);
+    let peers: BTreeMap<NodeId, SocketAddr> = others.map(|node| (node.id, node.peer_address())).collect();
     let link_settings = LinkSettings {
         me: member,
         peers: peers.clone(),
@@ -143,6 +156,9 @@ async fn serve(
     let faults = Faults::new(peers.keys().copied(), seed.wrapping_add(3));
     let links = Links::open(&link_settings, gate.clone(), faults.clone());
     let raft = RaftNode::open(raft_settings(config, member, &directory), Arc::new(Carrier(links.clone()))).await?;
+    // What stands in the log is newer than the configuration.
+    links.follow(&raft.roster());
+    say_where_it_is_found(&raft.roster(), member, options.place);
 
     let workers = if config.jobs.workers > 0 { config.jobs.workers } else { cores() };
     let desk = desk(config, workers, &tools);
@@ -153,7 +169,7 @@ async fn serve(
         links: links.clone(),
         gate: gate.clone(),
         raft: raft.clone(),
-        peers,
+        configured: configured.iter().map(|node| (node.id, node.http)).collect(),
         workers,
         tick: Duration::from_millis(config.election.tick_ms),
         election: Election::new(election_settings(&options, member), *seed),
@@ -168,7 +184,9 @@ async fn serve(
     let peer_socket = tokio::net::TcpListener::from_std(peer_socket).map_err(system_error)?;
     let listener_settings = ListenerSettings {
         me: member,
-        nodes: config.nodes.iter().map(|node| node.id).collect(),
+        place: options.place,
+        nodes: configured.iter().map(|node| node.id).collect(),
+        roster: raft.rosters(),
         connections: 256,
         greeting_timeout: Duration::from_secs(1),
         tls: doors.tls,
@@ -176,26 +194,38 @@ async fn serve(
     let entrance = Arc::new(Entrance { node: node.clone(), raft: raft.clone(), shared: shared.clone() });
     let listening = tokio::spawn(listener::serve(peer_socket, listener_settings, gate, faults.clone(), entrance));
     let beat = Duration::from_millis(config.election.heartbeat_ms);
-    let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links, raft.clone()));
+    let beating = tokio::spawn(heartbeats(beat, workers, shared.clone(), desk.clone(), links.clone(), raft.clone()));
 
-    let limits =
-        http::Limits { original_bytes: config.limits.original_mib * MIB, upload_time: Duration::from_secs(60) };
+    let limits = http::Limits {
+        original_bytes: config.limits.original_mib * MIB,
+        upload_time: Duration::from_secs_f64(config.http.upload_s),
+        key_bytes: config.limits.key_bytes as usize,
+        value_bytes: (config.limits.value_kib as usize) << 10,
+    };
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
-    let bases = config.nodes.iter().map(|node| (node.id, config.url(node))).collect();
-    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), bases: Arc::new(bases) };
+    let rules = Arc::new(config.http.clone());
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), rules };
+    let changing = Arc::default();
+    let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
-    let counter = Counter { node, desk, shared, faults, limits, ledger, random };
+    let counter = Counter { node, desk, shared, faults, limits, ledger, membership, random };
     let server =
         http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();
     let serving = tokio::spawn(server);
 
+    let finish = Duration::from_secs_f64(config.jobs.finish_s);
     let outcome = tokio::select! {
+        () = was_removed(&links, &raft, member) => {
+            log::error!("node {id}: it was removed from the cluster in this life ({member}): stops for good");
+            stopping.leave("removed from the cluster", finish).await;
+            Err(NodeError::Removed { member, directory: directory.path().to_owned() })
+        }
         why = told_to_stop(options.exit_with_parent.then_some(parented)) => {
             log::info!("node {id}: {why}, stopping");
             tokio::select! {
-                () = stopping.leave(why, Duration::from_secs_f64(config.jobs.finish_s)) => Ok(()),
+                () = stopping.leave(why, finish) => Ok(()),
                 _ = told_to_stop(None) => {
                     log::info!("node {id}: told so again, stops without finishing its jobs");
                     Ok(())
@@ -220,6 +250,38 @@ async fn fault_of(raft: &RaftNode) -> RaftError {
     match failure.wait_for(Option::is_some).await {
         Ok(fault) => fault.clone().expect("the wait ends when there is one"),
         Err(_) => std::future::pending().await,
+    }
+}
+
+/// Resolves when this life of the node is known to be removed: by its own log, or by the word of a member.
+async fn was_removed(links: &Links, raft: &RaftNode, me: MemberId) {
+    let (mut standing, mut rosters) = (links.standing(), raft.rosters());
+    let told = standing.wait_for(|standing| *standing == Standing::Removed);
+    let seen = rosters.wait_for(|roster| roster.removed.contains(&me));
+    // An error means that links or Raft have ended, which others notice.
+    let is_so = tokio::select! { told = told => told.is_ok(), seen = seen => seen.is_ok() };
+    if !is_so {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// The membership wins over the configuration. Who listens elsewhere than the others look is told what to do.
+fn say_where_it_is_found(roster: &Roster, me: MemberId, place: Place) {
+    if let Some(known) = roster.places.get(&me)
+        && (known.http, known.peer) != (place.http, place.peer)
+    {
+        log::warn!(
+            "node {}: the members look for it at {} and {}, it says that it is found at {} and {}: start it there, or tell them with \
+             `client members replace {} {} --peer {}`",
+            me.node,
+            known.http,
+            known.peer,
+            place.http,
+            place.peer,
+            me.node,
+            place.http,
+            place.peer
+        );
     }
 }
 
@@ -248,7 +310,7 @@ fn election_settings(options: &NodeOptions, me: MemberId) -> election::Settings 
             StrategyName::Bully => Strategy::Bully,
             StrategyName::Raft => Strategy::Raft,
         },
-        first_start: if options.bootstrap { FirstStart::Majority } else { FirstStart::Everybody },
+        first_start: options.first_start,
         round_timeout: Duration::from_millis(numbers.round_timeout_ms),
         nominee_timeout: Duration::from_millis(numbers.nominee_timeout_ms),
         lease: Duration::from_millis(numbers.raft_election_max_ms),
@@ -296,12 +358,19 @@ fn recovery_settings(config: &ClusterConfig, me: NodeId) -> recovery::Settings {
 }
 
 fn raft_settings(config: &ClusterConfig, member: MemberId, directory: &DataDir) -> RaftSettings {
-    let numbers = &config.election;
+    let (numbers, log) = (&config.election, &config.log);
     RaftSettings {
         heartbeat: Duration::from_millis(numbers.raft_heartbeat_ms),
         election_min: Duration::from_millis(numbers.raft_election_min_ms),
         election_max: Duration::from_millis(numbers.raft_election_max_ms),
         native_elections: numbers.strategy == StrategyName::Raft,
+        snapshot_after: log.snapshot_entries,
+        snapshot_after_bytes: log.snapshot_mib * MIB,
+        snapshot_after_time: Duration::from_secs_f64(log.snapshot_s),
+        keep_after_snapshot: log.keep_entries,
+        keep_bytes: log.keep_mib * MIB,
+        ledger_bytes: config.limits.ledger_mib * MIB,
+        waiting_writes: config.limits.waiting_writes as usize,
         ..RaftSettings::new(member, directory.raft())
     }
 }
@@ -319,7 +388,7 @@ impl RaftTransport for Carrier {
     ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
         let links = self.0.clone();
         async move {
-            links.raft(to.node, lane, request, limit).await.map_err(|error| match error {
+            links.raft(to, lane, request, limit).await.map_err(|error| match error {
                 CallError::Timeout(_) => TransportError::Timeout,
                 other => TransportError::Unreachable(other.to_string()),
             })
@@ -417,7 +486,10 @@ mod tests {
         assert_eq!(liveness_settings(&config, id), liveness::Settings::new(others));
         let limits = image_limits(&config.limits);
         assert_eq!(limits, Limits::default());
-        let options = NodeOptions { id, config, bootstrap: false, seed: 1, exit_with_parent: false };
+        let place = config.nodes[0].place();
+        let first_start = FirstStart::Everybody;
+        let secrets_from = None;
+        let options = NodeOptions { id, config, first_start, place, secrets_from, seed: 1, exit_with_parent: false };
         assert_eq!(election_settings(&options, member), election::Settings::new(member, nodes));
     }
 }

@@ -15,7 +15,7 @@ use crate::image::{
     self, ClusterId, ClusterKey, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions, Terms,
 };
 use crate::protocol::problem::{Problem, ProblemCode};
-use crate::time;
+use crate::{scheduling, time};
 
 /// What every worker needs.
 pub struct Tools {
@@ -61,10 +61,7 @@ impl Actor for Worker {
     type Context = SyncContext<Self>;
 
     fn started(&mut self, _context: &mut Self::Context) {
-        // Linux takes 0 for the calling thread. A refusal costs only the advantage.
-        if let Err(error) = rustix::process::setpriority_process(None, 19) {
-            log::debug!("an image worker stays at normal priority: {error}");
-        }
+        scheduling::bulk_in_the_background();
     }
 }
 

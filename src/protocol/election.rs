@@ -1,6 +1,7 @@
 //! The conversation of an election: the five messages of the load-based Bully algorithm, and the heartbeat.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{Load, LogPosition, MemberId, NodeId};
 use crate::protocol::status::{Leadership, NodeState};
@@ -40,7 +41,7 @@ pub struct RoundId {
 }
 
 /// Why an election was called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Cause {
     /// All logs are empty: the cluster begins.
@@ -63,10 +64,12 @@ pub enum Cause {
     PlannedStop,
     /// The coordinator's disk stalled, and it handed over.
     DiskStall,
+    /// The coordinator is to be removed or replaced, and handed over before.
+    MembershipChange,
 }
 
 /// What one node found of the vacant leadership, by its own probe, in one round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Finding {
     /// It answers.
@@ -81,7 +84,7 @@ pub enum Finding {
 }
 
 /// One candidate in one round: its standing is frozen when it answers.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Standing {
     /// The candidate.
     pub member: MemberId,
@@ -96,7 +99,7 @@ pub struct Standing {
 }
 
 /// How the nominee asks Raft for its confirmation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Campaign {
     /// All logs are empty: initialise with these standings' members.
@@ -165,7 +168,7 @@ pub enum ElectionMessage {
 }
 
 /// What an election leaves behind: who won and why.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct ElectionResult {
     /// The winner and its term.
     pub coordinator: Leadership,
@@ -192,7 +195,15 @@ pub struct ElectionResult {
 impl Cause {
     /// Whether the coordinator gave its lead away, rather than being missed.
     pub const fn is_hand_over(self) -> bool {
-        matches!(self, Cause::HandOver | Cause::LessLoaded | Cause::Preferred | Cause::PlannedStop | Cause::DiskStall)
+        matches!(
+            self,
+            Cause::HandOver
+                | Cause::LessLoaded
+                | Cause::Preferred
+                | Cause::PlannedStop
+                | Cause::DiskStall
+                | Cause::MembershipChange
+        )
     }
 }
 

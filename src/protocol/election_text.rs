@@ -17,6 +17,7 @@ impl fmt::Display for Cause {
             Cause::LessLoaded => "the coordinator handed over to a much less loaded node",
             Cause::Preferred => "the coordinator handed over to a preferred node",
             Cause::PlannedStop => "the coordinator was told to stop and handed over",
+            Cause::MembershipChange => "the coordinator is to leave the membership and handed over",
             Cause::DiskStall => "the coordinator's disk stalled and it handed over",
         })
     }

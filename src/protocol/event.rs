@@ -1,6 +1,7 @@
 //! What happened at a node: a bounded, numbered list that anybody may read, the demo's report among them.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{NodeId, Term};
 use crate::protocol::election::{Cause, ElectionResult};
@@ -8,7 +9,7 @@ use crate::protocol::fault::LinkFault;
 use crate::protocol::status::{Leadership, NodeState};
 
 /// One event of one node.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Event {
     /// Number of the event at this node, from 1, without gaps.
     pub seq: u64,
@@ -26,7 +27,7 @@ pub struct Event {
 }
 
 /// What happened.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum EventKind {
     /// The node changed its state.

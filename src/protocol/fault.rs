@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::id::NodeId;
 
 /// What is wrong with the link between the node that is told and one peer. Body of `POST /api/v1/faults`: a list of these, which
 /// replaces the one before; an empty list heals everything. Delay and loss are of what the node *sends*: for both ways, tell both.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LinkFault {
     /// The other end.

@@ -9,15 +9,16 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thiserror::Error;
 
-use crate::id::{MemberId, NodeId};
+use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::election::{ElectionMessage, Heartbeat};
+use crate::protocol::membership::Introduction;
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 
 /// The first four bytes of every connection, in both directions.
 pub const MAGIC: [u8; 4] = *b"ICNP";
 
 /// Version of the node protocol. Nodes of two versions do not talk to each other.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 /// Size of the preamble in bytes.
 pub const PREAMBLE_BYTES: usize = 6;
@@ -80,6 +81,8 @@ pub enum Purpose {
     Control,
     /// Raft's requests and responses.
     Raft(Lane),
+    /// Nothing but the greeting: the leader wants to know who answers there, before it takes it in as a member.
+    Admission,
 }
 
 impl Purpose {
@@ -94,6 +97,7 @@ impl fmt::Display for Purpose {
         formatter.write_str(match self {
             Purpose::Heartbeat => "heartbeat",
             Purpose::Control => "control",
+            Purpose::Admission => "admission",
             Purpose::Raft(Lane::Vote) => "raft vote",
             Purpose::Raft(Lane::Append) => "raft append",
             Purpose::Raft(Lane::Lease) => "raft lease",
@@ -127,6 +131,8 @@ pub struct Hello {
     pub member: MemberId,
     /// Whom it means to reach.
     pub to: NodeId,
+    /// In which life; none while the caller knows of no membership.
+    pub life: Option<Incarnation>,
     /// What for.
     pub purpose: Purpose,
 }
@@ -135,10 +141,7 @@ pub struct Hello {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Welcome {
     /// The connection stands.
-    Accepted {
-        /// Who answers.
-        member: MemberId,
-    },
+    Accepted(Introduction),
     /// The connection will be closed.
     Refused(Refusal),
 }
@@ -161,6 +164,29 @@ pub enum Refusal {
         here: NodeId,
         /// Who called.
         caller: NodeId,
+    },
+    /// The caller was a member and is none any more: it stops.
+    #[error("node {} was removed from the cluster in this life ({caller}): this data directory will not be a member again", .caller.node)]
+    Removed {
+        /// Who called.
+        caller: MemberId,
+    },
+    /// The caller is no member as far as the answerer knows, who may not have heard of it yet.
+    #[error(
+        "{caller} is no member of this cluster: `client members add {} ADDRESS` lets a new node in, `client members replace {} ADDRESS` \
+         a node with an empty disk", .caller.node, .caller.node
+    )]
+    NotAMember {
+        /// Who called.
+        caller: MemberId,
+    },
+    /// At this address lives another incarnation of the node.
+    #[error("node {asked} was expected at this address, node {here} answers: another life of its data directory")]
+    AnotherLife {
+        /// Whom the caller meant.
+        asked: MemberId,
+        /// Who answers.
+        here: MemberId,
     },
     /// Somebody else lives at this address.
     #[error(

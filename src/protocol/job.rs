@@ -1,12 +1,13 @@
 //! The conversation between a client and the nodes about one image.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{Load, NodeId, RequestId};
 use crate::protocol::status::{Leadership, NodeState};
 
 /// What is to be done with an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Operation {
     /// Hide the encrypted original in an Access Denied picture.
@@ -25,7 +26,7 @@ impl std::fmt::Display for Operation {
 }
 
 /// A request as it is announced to **all** nodes, before the image is sent to one of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct EncryptionRequest {
     /// The same in every attempt.
@@ -38,7 +39,7 @@ pub struct EncryptionRequest {
 
 /// Body of `POST /api/v1/announcements`: the requests that were waiting when the client wrote, at most
 /// [`Announcement::LIMIT`]. The answer is a list of [`EncryptionResponse`] in the same order.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Announcement {
     /// The announced requests.
@@ -51,7 +52,7 @@ impl Announcement {
 }
 
 /// What a node answers to an announcement.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct EncryptionResponse {
     /// The announced request.
     pub request_id: RequestId,
@@ -68,7 +69,7 @@ pub struct EncryptionResponse {
 }
 
 /// How a sealed image is written.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SealForm {
     /// Huffman-coded: about 1.04 times the payload. The default.
@@ -106,6 +107,8 @@ pub mod route {
     pub const FAIL: &str = "/api/v1/node/fail";
     /// `GET`, `POST`: the [`LinkFault`](crate::protocol::fault::LinkFault)s of the node's links; a new list replaces the old one.
     pub const FAULTS: &str = "/api/v1/faults";
+    /// `GET`: the description of all routes, OpenAPI 3.1.
+    pub const OPENAPI: &str = "/api/v1/openapi.json";
     /// `GET`: the process runs. Never depends on a quorum.
     pub const LIVEZ: &str = "/livez";
     /// `GET`: the node takes jobs.

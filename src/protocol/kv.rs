@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::protocol::ledger::{Expectation, KeyValue, KvOperation, KvResult};
 
@@ -13,13 +14,17 @@ use crate::protocol::ledger::{Expectation, KeyValue, KvOperation, KvResult};
 pub const KEY_LIMIT_BYTES: usize = 4 << 10;
 /// Longest value in bytes, if the configuration names no other: 1 MiB.
 pub const VALUE_LIMIT_BYTES: usize = 1 << 20;
+/// The longest key that a configuration may allow, in bytes: with every byte as a percent sign and two digits it fits a path.
+pub const MOST_KEY_BYTES: usize = 16 << 10;
+/// The largest value that a configuration may allow, in bytes: with all that travels around it, it fits a frame between nodes.
+pub const MOST_VALUE_BYTES: usize = 1536 << 10;
 /// Most operations in one request.
 pub const OPERATIONS_LIMIT: usize = 256;
-/// Keys and values of one request in bytes: one entry of the log must hold them.
-pub const REQUEST_LIMIT_BYTES: usize = VALUE_LIMIT_BYTES + 64 * 1024;
+/// What a request may have beyond one value, in bytes: keys and small values. One entry of the log must hold all of it.
+pub const BESIDE_VALUE_BYTES: usize = 64 << 10;
 
 /// Answer to a write.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Written {
     /// Entries of the log up to and including the write.
     pub commit: u64,
@@ -30,7 +35,7 @@ pub struct Written {
 }
 
 /// Answer to a list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Listed {
     /// Entries of the log that the answer comes from.
     pub commit: u64,
@@ -43,7 +48,7 @@ pub struct Listed {
 }
 
 /// A key with its value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Item {
     /// The key.
     pub key: String,
@@ -95,7 +100,7 @@ impl From<KeyValue> for Item {
 }
 
 /// One event of `GET /api/v1/watch`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// The revision of the change.
     pub revision: u64,
@@ -106,7 +111,7 @@ pub struct Changed {
 }
 
 /// Body of `POST /api/v1/kv`: operations that are done all together or not at all.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Batch {
     /// The operations, in their order.
@@ -114,7 +119,7 @@ pub struct Batch {
 }
 
 /// One operation of a [`Batch`].
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum BatchOperation {
     /// Sets a key.
@@ -196,7 +201,7 @@ impl BatchOperation {
 }
 
 /// Answer of `GET /api/v1/cluster/hash`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StateHash {
     /// Entries that this node has applied.
     pub commit: u64,
@@ -206,8 +211,10 @@ pub struct StateHash {
 
 /// Routes and headers of the key-value store, in one place for both sides.
 pub mod route {
-    /// `GET` lists, `POST` takes a [`Batch`](super::Batch); with a key behind it `GET`, `PUT`, `DELETE`, and `POST` to add.
+    /// `GET` lists, `POST` takes a [`Batch`](super::Batch).
     pub const KV: &str = "/api/v1/kv";
+    /// One key: `GET`, `PUT`, `DELETE`, and `POST` to add.
+    pub const KEY: &str = "/api/v1/kv/{key}";
     /// `GET`: a [`StateHash`](super::StateHash).
     pub const HASH: &str = "/api/v1/cluster/hash";
     /// `GET`: server-sent events, a [`Changed`](super::Changed) each. Query: `prefix=`, `after=REVISION`.

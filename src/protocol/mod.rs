@@ -9,6 +9,7 @@ pub mod frame;
 pub mod job;
 pub mod kv;
 pub mod ledger;
+pub mod membership;
 pub mod problem;
 pub mod status;
 pub mod sync;

@@ -1,11 +1,12 @@
 //! Refusals over HTTP: `application/problem+json` (RFC 9457), with a code that programs may rely on.
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::RequestId;
 
 /// What kind of refusal it is; each has one HTTP status.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ProblemCode {
     /// The request is not of the route's form (400).
@@ -26,6 +27,8 @@ pub enum ProblemCode {
     NotFound,
     /// The route is there, but not for this method (405).
     MethodNotAllowed,
+    /// The body did not arrive in time (408).
+    TooSlow,
     /// The call needs the admin token (401).
     Unauthorized,
     /// The caller may not do this: a foreign `Host` or `Origin`, or a wrong admin token (403).
@@ -44,6 +47,8 @@ pub enum ProblemCode {
     NoQuorum,
     /// Too many writes wait; nothing was done, try again after `retry_after_ms` (503).
     Overloaded,
+    /// The store holds as much as it may; nothing was done (507).
+    StorageFull,
     /// The request may or may not be done later: repeat it with the same request id (504).
     OutcomeUnknown,
     /// A fault of the node itself (500).
@@ -59,6 +64,7 @@ impl ProblemCode {
             ProblemCode::Forbidden => 403,
             ProblemCode::NotFound => 404,
             ProblemCode::MethodNotAllowed => 405,
+            ProblemCode::TooSlow => 408,
             ProblemCode::TooLarge => 413,
             ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
             ProblemCode::Internal => 500,
@@ -73,7 +79,14 @@ impl ProblemCode {
             | ProblemCode::NoQuorum
             | ProblemCode::Overloaded => 503,
             ProblemCode::OutcomeUnknown => 504,
+            ProblemCode::StorageFull => 507,
         }
+    }
+
+    /// The code as it stands in JSON.
+    pub fn name(self) -> String {
+        let name = serde_json::to_value(self).ok().and_then(|value| value.as_str().map(str::to_owned));
+        name.unwrap_or_default()
     }
 
     /// Whether the same request may succeed at another node or at another time.
@@ -90,7 +103,7 @@ impl ProblemCode {
 }
 
 /// The body of a refusal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// `about:blank#code`, as RFC 9457 has it.
     #[serde(rename = "type")]
@@ -124,9 +137,8 @@ pub struct Problem {
 impl Problem {
     /// A problem with a code and its one line.
     pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
-        let name = serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned));
         Problem {
-            kind: format!("about:blank#{}", name.unwrap_or_default()),
+            kind: format!("about:blank#{}", code.name()),
             code,
             status: code.status(),
             detail: detail.into(),

@@ -3,13 +3,14 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{Incarnation, Load, LogPosition, NodeId, Term};
 use crate::protocol::election::Cause;
 use crate::protocol::fault::LinkFault;
 
 /// The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum NodeState {
     /// Takes part in everything.
@@ -34,7 +35,7 @@ impl fmt::Display for NodeState {
 }
 
 /// The part that a node plays in Raft.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RaftRole {
     /// Confirmed by a majority in its term.
@@ -59,7 +60,7 @@ impl fmt::Display for RaftRole {
 }
 
 /// Who coordinates, since which term. A fact only when Raft has confirmed it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub struct Leadership {
     /// The term in which a majority voted for the node.
     pub term: Term,
@@ -68,7 +69,7 @@ pub struct Leadership {
 }
 
 /// Answer of `GET /api/v1/status`: one node, by its own word.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatus {
     /// The node.
     pub node: NodeId,
@@ -126,7 +127,7 @@ pub struct NodeStatus {
 }
 
 /// Another node, as one node sees it by its heartbeats.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct PeerStatus {
     /// The other node.
     pub node: NodeId,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use crate::id::{Load, NodeId};
 use crate::protocol::status::Leadership;
@@ -43,7 +44,7 @@ pub struct PlacementEntry {
 }
 
 /// Body of `POST /api/v1/node/fail`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FailCommand {
     /// How long the node ignores all communication, in milliseconds: from 1 to [`FailCommand::LONGEST`].

@@ -43,7 +43,15 @@ pub enum RaftError {
         /// What clashes.
         error: String,
     },
-    /// Raft stopped: a disk that does not sync, or a bug. The node must end; what it acknowledged is safe with the others.
+    /// The disk failed while Raft ran: full, read-only, or a sync that failed, which is not tried again. The node must end.
+    #[error("node {node}: its disk has failed ({error}): make space or mend it, then start the node again")]
+    Disk {
+        /// The node.
+        node: MemberId,
+        /// What was done, and the system's answer.
+        error: String,
+    },
+    /// Raft stopped: a bug. The node must end; what it acknowledged is safe with the others.
     #[error("node {node}: raft has stopped: {error}")]
     Stopped {
         /// The node.
@@ -136,6 +144,12 @@ pub enum ProposeError {
     /// Too much waits already. The command was not taken.
     #[error("too many writes wait already")]
     Overloaded,
+    /// The ledger holds as much as it may. The command was not taken.
+    #[error("the store is full: it may hold {} MiB (limits.ledger_mib); delete something first", .limit >> 20)]
+    Full {
+        /// How much it may hold, in bytes.
+        limit: u64,
+    },
     /// The command may or may not be committed later: repeat it with the same request id.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),

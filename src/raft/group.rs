@@ -1,6 +1,6 @@
 //! One node's part in the Raft group, over any runtime: how it campaigns, hands over, proposes and answers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +16,7 @@ use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec;
 use crate::protocol::election::Campaign;
 use crate::protocol::frame::Lane;
+use crate::protocol::membership::Place;
 use crate::protocol::status::Leadership;
 use crate::raft::ballot::Ballot;
 use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
@@ -119,15 +120,14 @@ impl<R: AsyncRuntime> Group<R> {
         self.last_append.load(Ordering::Relaxed).checked_sub(1).map(Moment)
     }
 
-    /// Begins the log with these members. Two nodes that begin with the same members do no harm.
+    /// Begins the log with these members and their places. Two nodes that begin with the same members do no harm.
     ///
     /// # Errors
     /// [`CampaignError`].
-    pub async fn initialise(&self, members: Vec<MemberId>) -> Result<(), CampaignError> {
+    pub async fn initialise(&self, members: BTreeMap<MemberId, Place>) -> Result<(), CampaignError> {
         if members.is_empty() {
             return Err(CampaignError::NoMembers);
         }
-        let members: BTreeSet<MemberId> = members.into_iter().collect();
         match within::<R, _>(self.raft.initialize(members)).await? {
             Ok(()) => Ok(()),
             Err(ApiError::APIError(InitializeError::NotAllowed(error))) => {
@@ -210,6 +210,15 @@ impl<R: AsyncRuntime> Group<R> {
             // Begun or not: the views will tell.
             Err(Hung) => Ok(()),
         }
+    }
+
+    /// Which of these answer at this moment, this node included: asked now, since whoever died a moment ago was heard a moment ago.
+    pub async fn answering(&self, members: &BTreeSet<MemberId>) -> BTreeSet<MemberId> {
+        let ask = |member: MemberId| async move {
+            let answers = member == self.me || self.position_of(member).await.is_ok();
+            answers.then_some(member)
+        };
+        futures::future::join_all(members.iter().copied().map(ask)).await.into_iter().flatten().collect()
     }
 
     async fn position_of(&self, to: MemberId) -> Result<(Term, LogPosition), String> {
@@ -366,7 +375,11 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     pub(crate) fn stopped(&self, fatal: &Fatal<Types<R>>) -> RaftError {
-        RaftError::Stopped { node: self.me, error: fatal.to_string() }
+        let (node, error) = (self.me, fatal.to_string());
+        match fatal {
+            Fatal::StorageError(_) => RaftError::Disk { node, error },
+            _ => RaftError::Stopped { node, error },
+        }
     }
 }
 

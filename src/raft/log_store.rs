@@ -15,7 +15,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{EntryPayload, OptionalSend};
 use raft_log::api::raft_log_writer::RaftLogWriter;
 use raft_log::codeq::{Decode, Encode};
-use raft_log::{Callback, RaftLog};
+use raft_log::{Callback, RaftLog, RaftLogRecord};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::runtime::Handle;
@@ -29,7 +29,7 @@ use crate::time;
 
 /// A chunk of the log is one file; purged chunks are deleted whole. The library keeps every entry of the last chunk in memory, however
 /// small its cache is and even when it is purged.
-const CHUNK_BYTES: usize = 8 << 20;
+pub const CHUNK_BYTES: usize = 8 << 20;
 /// Entries that were written last are read from memory: for the followers, and to be applied.
 const CACHE_BYTES: usize = 8 << 20;
 /// What an entry, and each write in it, is taken to cost in the cache beside its keys and values.
@@ -79,29 +79,25 @@ impl Begun {
 }
 
 impl LogStore {
-    /// Opens the log in an existing directory, which it locks. A record that was torn by a crash at the very end is cut off;
-    /// nobody was told that it was kept. `begun` is a file elsewhere that marks a log that has held a vote.
+    /// Opens the log in an existing directory, which it locks; its files grow to `chunk_bytes`, normally [`CHUNK_BYTES`]. A record
+    /// that was torn by a crash at the very end is cut off; nobody was told that it was kept. `begun` is a file elsewhere that marks a
+    /// log that has held a vote.
     ///
     /// # Errors
     /// The system's; `InvalidData` if the log is damaged elsewhere, or empty although it is marked.
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn open(directory: &Path, begun: &Path) -> io::Result<LogStore> {
+    pub fn open(directory: &Path, begun: &Path, chunk_bytes: usize) -> io::Result<LogStore> {
         let mut config = raft_log::Config::new(directory.display());
         // The library would wait for more to come; here that has been gathered already.
         config.wal.flush_batch_wait = Some(Duration::ZERO);
-        config.wal.chunk_max_size = Some(CHUNK_BYTES);
+        config.wal.chunk_max_size = Some(chunk_bytes);
         config.wal.read_buffer_size = Some(READ_BUFFER_BYTES);
-        config.wal.truncate_incomplete_record = Some(true);
+        config.wal.truncate_incomplete_record = Some(false);
         config.log_cache_capacity = Some(CACHE_BYTES);
-        let config = Arc::new(config);
-        let log = match RaftLog::open(config.clone()) {
-            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
-                torn_tail::open_without_blank_tail(directory, || RaftLog::open(config.clone()), error)?
-            }
-            result => result?,
-        };
+        torn_tail::mend::<RaftLogRecord<Stored>>(directory)?;
+        let log = RaftLog::open(Arc::new(config))?;
         let marked = begun.try_exists()?;
         if marked && log.log_state().vote().is_none() {
             let what = format!("it is empty, but {} says that this node has voted", begun.display());
@@ -133,9 +129,51 @@ impl LogStore {
         self.clock.clone()
     }
 
+    /// What the log takes on disk. It does not keep the log open.
+    pub(crate) fn disk(&self) -> LogDisk {
+        LogDisk(Arc::downgrade(&self.log))
+    }
+
     fn log(&self) -> MutexGuard<'_, RaftLog<Stored>> {
         locked(&self.log)
     }
+}
+
+/// What the log takes on disk.
+pub(crate) struct LogDisk(Weak<Mutex<RaftLog<Stored>>>);
+
+impl LogDisk {
+    /// Bytes on disk, and bytes that were ever written; none when the log is closed.
+    pub fn bytes(&self) -> Option<LogBytes> {
+        let log = self.0.upgrade()?;
+        let log = locked(&log);
+        Some(LogBytes { held: log.on_disk_size(), written: log.stat().open_chunk.global_end })
+    }
+
+    /// The index of the last entry that may go, so that its file and all before it are deleted and the rest takes at most `keep`
+    /// bytes; entries behind `last` stay.
+    pub fn dispensable(&self, keep: u64, last: u64) -> Option<u64> {
+        let log = self.0.upgrade()?;
+        let stat = locked(&log).stat();
+        let mut bytes = stat.open_chunk.size;
+        for chunk in stat.closed_chunks.iter().rev() {
+            bytes += chunk.size;
+            let ends_at = chunk.log_state.last().map(|id| id.0.index());
+            if bytes > keep && ends_at.is_some_and(|index| index <= last) {
+                return ends_at;
+            }
+        }
+        None
+    }
+}
+
+/// Bytes of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogBytes {
+    /// On disk now.
+    pub held: u64,
+    /// Ever written, in all lives of this log.
+    pub written: u64,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,10 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures::{Stream, TryStreamExt};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend};
-use serde::{Deserialize, Serialize};
 
+use crate::id::MemberId;
 use crate::protocol::codec::{self, CodecError};
-use crate::protocol::frame::Opaque;
+use crate::protocol::membership::Place;
 use crate::raft::feed::Feed;
 use crate::raft::snapshot::SnapshotStore;
 use crate::raft::state::State;
@@ -22,6 +22,8 @@ pub struct Machine {
     applied: Arc<Mutex<Applied>>,
     feed: Feed,
     snapshots: Arc<dyn SnapshotStore>,
+    /// What the stored snapshot covers; held while the next one is stored.
+    stored: Arc<Mutex<Option<LogId>>>,
 }
 
 /// The state and how far it has come.
@@ -33,13 +35,6 @@ pub struct Applied {
     pub membership: StoredMembership,
     /// What the entries add up to.
     pub state: State,
-}
-
-/// A snapshot as it is stored.
-#[derive(Serialize, Deserialize)]
-struct Stored {
-    meta: SnapshotMeta,
-    state: Opaque,
 }
 
 impl Machine {
@@ -57,7 +52,8 @@ impl Machine {
             None => Applied::default(),
         };
         let feed = Feed::new(applied.state.ledger().revision());
-        Ok(Machine { applied: Arc::new(Mutex::new(applied)), feed, snapshots })
+        let stored = Arc::new(Mutex::new(applied.last));
+        Ok(Machine { applied: Arc::new(Mutex::new(applied)), feed, snapshots, stored })
     }
 
     /// The state as applied so far. Hold it briefly: nothing is applied meanwhile.
@@ -70,16 +66,40 @@ impl Machine {
         &self.feed
     }
 
+    /// Stores a snapshot, unless a later one is there: the leader's may have come while this one was made, and the log may be purged
+    /// up to that.
     fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> io::Result<()> {
-        let stored = Stored { meta: meta.clone(), state: Opaque(state.to_vec()) };
-        self.snapshots.save(&codec::encode_snapshot(&stored).map_err(invalid)?)
+        let mut stored = self.stored.lock().unwrap_or_else(PoisonError::into_inner);
+        if meta.last_log_id >= *stored {
+            self.snapshots.save(&codec::encode(meta).map_err(invalid)?, state)?;
+            *stored = meta.last_log_id;
+        }
+        Ok(())
+    }
+
+    /// Makes a snapshot of what is applied now.
+    fn snapshot(&self) -> io::Result<Snapshot> {
+        let applied = self.applied().clone();
+        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
+        let snapshot = codec::encode_snapshot(&applied.state).map_err(invalid)?;
+        self.save(&meta, &snapshot)?;
+        Ok(Snapshot { meta, snapshot })
     }
 }
 
 fn load(snapshots: &dyn SnapshotStore) -> io::Result<Option<Snapshot>> {
-    let Some(bytes) = snapshots.load()? else { return Ok(None) };
-    let stored: Stored = codec::decode_snapshot(&bytes).map_err(invalid)?;
-    Ok(Some(Snapshot { meta: stored.meta, snapshot: stored.state.0 }))
+    let Some(stored) = snapshots.load()? else { return Ok(None) };
+    let meta = codec::decode(&stored.description).map_err(invalid)?;
+    Ok(Some(Snapshot { meta, snapshot: stored.state }))
+}
+
+/// Does what takes long for a large ledger on a thread of its own: heartbeats and Raft share one. Without tokio, as in the
+/// simulation, it is done at once.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(work).await.map_err(io::Error::other)?,
+        Err(_) => work(),
+    }
 }
 
 fn invalid(error: CodecError) -> io::Error {
@@ -110,7 +130,11 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
                         applied.state.apply(entry.log_id.index() + 1, command, &mut changes)
                     }
                     EntryPayload::Membership(membership) => {
-                        applied.state.apply_membership(&membership.voter_ids().collect::<BTreeSet<_>>());
+                        let ids = |nodes: &mut dyn Iterator<Item = (&MemberId, &Place)>| {
+                            nodes.map(|(member, _)| *member).collect::<BTreeSet<_>>()
+                        };
+                        let before = ids(&mut applied.membership.nodes());
+                        applied.state.apply_membership(&before, &ids(&mut membership.nodes()));
                         applied.membership = StoredMembership::new(Some(entry.log_id), membership);
                         Outcome::Recorded
                     }
@@ -129,17 +153,22 @@ impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {
     }
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Vec<u8>) -> Result<(), io::Error> {
-        let state: State = codec::decode_snapshot(&snapshot).map_err(invalid)?;
+        let (machine, covers) = (self.clone(), meta.clone());
+        let state = aside(move || {
+            let state: State = codec::decode_snapshot(&snapshot).map_err(invalid)?;
+            // On disk first: the library purges the log that the snapshot replaces as soon as this is installed.
+            machine.save(&covers, &snapshot).map(|()| state)
+        });
+        let state = state.await?;
         let revision = state.ledger().revision();
-        // On disk first: the library purges the log that the snapshot replaces as soon as this returns.
-        self.save(meta, &snapshot)?;
         *self.applied() = Applied { last: meta.last_log_id, membership: meta.last_membership.clone(), state };
         self.feed.restart(revision);
         Ok(())
     }
 
     async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, io::Error> {
-        load(self.snapshots.as_ref())
+        let snapshots = self.snapshots.clone();
+        aside(move || load(snapshots.as_ref())).await
     }
 }
 
@@ -147,10 +176,7 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<Types<R>> for Machine {
     type SnapshotData = Vec<u8>;
 
     async fn build_snapshot(&mut self) -> Result<Snapshot, io::Error> {
-        let applied = self.applied().clone();
-        let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        let state = codec::encode_snapshot(&applied.state).map_err(invalid)?;
-        self.save(&meta, &state)?;
-        Ok(Snapshot { meta, snapshot: state })
+        let machine = self.clone();
+        aside(move || machine.snapshot()).await
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! RaftNode ──── Group ──┬── Network ── RaftTransport (the node's connections)
-//!   tokio  │    any     ├── LogStore   raft/log/        (raft-log)
+//!   tokio  │    any     ├── LogStore   raft/log/        (raft-log; Compaction keeps it short)
 //!          │    runtime └── Machine    raft/snapshot/   (pure State, snapshot file; Feed: the last changes)
 //!          └─ Proposals (writes that wait share an entry)
 //! ```
@@ -19,7 +19,9 @@ pub mod sync_clock;
 pub mod types;
 
 mod ballot;
+mod compaction;
 mod feed;
+mod members;
 mod network;
 mod proposals;
 #[cfg(test)]
@@ -27,6 +29,7 @@ mod tests;
 mod torn_tail;
 mod view;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,12 +42,13 @@ use tokio::sync::watch;
 
 pub use self::error::{CampaignError, HandOverError, ProposeError, RaftError};
 pub use self::feed::Forgotten;
+pub use self::members::MembershipError;
 pub use self::network::{RaftTransport, TransportError};
 pub use self::state::ClusterId;
 pub use self::types::{Command, Outcome};
 
 use self::group::Group;
-use self::log_store::LogStore;
+use self::log_store::{CHUNK_BYTES, LogStore};
 use self::machine::Machine;
 use self::proposals::Proposals;
 use self::snapshot::FileSnapshots;
@@ -52,10 +56,12 @@ use self::sync_clock::SyncClock;
 use self::types::{Tokio, position};
 use crate::core::election::RaftView;
 use crate::core::ledger::Ledger;
+use crate::core::membership::Roster;
 use crate::id::{LogPosition, MemberId};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::election::{Campaign, Cause, ElectionResult};
-use crate::protocol::ledger::{Answer, Change, Write};
+use crate::protocol::ledger::{Answer, Change, KvOperation, Write};
+use crate::protocol::membership::Place;
 use crate::protocol::status::Leadership;
 use crate::time::{self, Moment};
 
@@ -77,8 +83,20 @@ pub struct RaftSettings {
     pub native_elections: bool,
     /// Entries after which a snapshot is made (5,000).
     pub snapshot_after: u64,
+    /// Bytes of the log after which a snapshot is made (64 MiB), or as many as keys and values have, if that is more.
+    pub snapshot_after_bytes: u64,
+    /// Time after which a snapshot is made if anything was committed since the last one (1 h).
+    pub snapshot_after_time: Duration,
     /// Entries kept behind a snapshot, so that a node that was away briefly needs no snapshot (1,000).
     pub keep_after_snapshot: u64,
+    /// Bytes of the log that these entries may take (16 MiB); the last file stays in any case.
+    pub keep_bytes: u64,
+    /// Bytes that the ledger may hold, as [`Ledger::footprint_bytes`] counts them (512 MiB). All of it is in memory, and in each snapshot.
+    pub ledger_bytes: u64,
+    /// Size to which each file of the log grows; files are deleted whole (8 MiB).
+    pub chunk_bytes: usize,
+    /// Writes that may wait for the log; the next one is refused at once (1,024).
+    pub waiting_writes: usize,
 }
 
 impl RaftSettings {
@@ -92,7 +110,13 @@ impl RaftSettings {
             election_max: Duration::from_millis(300),
             native_elections: false,
             snapshot_after: 5_000,
+            snapshot_after_bytes: 64 << 20,
+            snapshot_after_time: Duration::from_secs(3600),
             keep_after_snapshot: 1_000,
+            keep_bytes: 16 << 20,
+            ledger_bytes: 512 << 20,
+            chunk_bytes: CHUNK_BYTES,
+            waiting_writes: 1024,
         }
     }
 }
@@ -112,8 +136,10 @@ pub struct RaftNode {
     group: Group<Tokio>,
     proposals: Proposals,
     views: watch::Receiver<RaftView>,
+    rosters: watch::Receiver<Roster>,
     failure: watch::Receiver<Option<RaftError>>,
     syncs: Arc<SyncClock>,
+    ledger_bytes: u64,
 }
 
 impl RaftNode {
@@ -128,26 +154,36 @@ impl RaftNode {
         for directory in [&log_directory, &snapshot_directory] {
             create(directory).map_err(|error| storage_error(settings.member, "create", directory, &error))?;
         }
-        let machine = Machine::load(Arc::new(FileSnapshots::new(&snapshot_directory)))
+        let machine = FileSnapshots::open(&snapshot_directory)
+            .and_then(|snapshots| Machine::load(Arc::new(snapshots)))
             .map_err(|error| storage_error(settings.member, "read", &snapshot_directory, &error))?;
-        let log_store = LogStore::open(&log_directory, &settings.directory.with_extension("begun"))
+        let begun = settings.directory.with_extension("begun");
+        let log_store = LogStore::open(&log_directory, &begun, settings.chunk_bytes)
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
-        let syncs = log_store.syncs();
+        let (syncs, disk) = (log_store.syncs(), log_store.disk());
         let group = Group::start(&settings, transport, log_store, machine).await?;
 
         // The library has published what it read from disk when it answers this. An empty view would be taken for a first start.
         let answer = group.raft().with_raft_state(|_| ()).await;
         answer.map_err(|fatal| group.stopped(&fatal))?;
         let (view_sender, views) = watch::channel(current_view(&group));
+        let (roster_sender, rosters) = watch::channel(group.roster());
         let (failure_sender, failure) = watch::channel(None);
-        tokio::spawn(watch_metrics(group.clone(), view_sender, failure_sender));
-        let proposals = Proposals::start(group.clone());
-        Ok(RaftNode { group, proposals, views, failure, syncs })
+        tokio::spawn(watch_metrics(group.clone(), view_sender, roster_sender, failure_sender));
+        tokio::spawn(finish_changes(group.clone(), rosters.clone()));
+        tokio::spawn(compaction::compact(group.clone(), disk, compaction::Limits::from(&settings)));
+        let proposals = Proposals::start(group.clone(), settings.waiting_writes);
+        Ok(RaftNode { group, proposals, views, rosters, failure, syncs, ledger_bytes: settings.ledger_bytes })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
     pub fn views(&self) -> watch::Receiver<RaftView> {
         self.views.clone()
+    }
+
+    /// The membership as this node knows it; changes whenever that does.
+    pub fn rosters(&self) -> watch::Receiver<Roster> {
+        self.rosters.clone()
     }
 
     /// Becomes `Some` when Raft stops by itself, for example because the disk does not sync: the node must end then.
@@ -160,11 +196,11 @@ impl RaftNode {
         self.group.last_append()
     }
 
-    /// Begins the log with these members, at most 100 ms. Two nodes that begin with the same members do no harm.
+    /// Begins the log with these members and their places, at most 100 ms. Two nodes that begin with the same members do no harm.
     ///
     /// # Errors
     /// [`CampaignError`].
-    pub async fn initialise(&self, members: Vec<MemberId>) -> Result<(), CampaignError> {
+    pub async fn initialise(&self, members: BTreeMap<MemberId, Place>) -> Result<(), CampaignError> {
         self.group.initialise(members).await
     }
 
@@ -182,6 +218,50 @@ impl RaftNode {
     /// [`HandOverError`].
     pub async fn hand_over(&self, to: MemberId) -> Result<(), HandOverError> {
         self.group.hand_over(to).await
+    }
+
+    /// As leader: takes a member in as a learner; see [`Group::take_in`].
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn take_in(&self, roster: &Roster, member: MemberId, place: Place) -> Result<(), MembershipError> {
+        self.group.take_in(roster, member, place).await
+    }
+
+    /// As leader: waits until that member has nearly everything.
+    ///
+    /// # Errors
+    /// [`MembershipError::Behind`], [`MembershipError::NotLeader`].
+    pub async fn wait_until_caught_up(&self, member: MemberId, limit: Duration) -> Result<(), MembershipError> {
+        self.group.wait_until_caught_up(member, limit).await
+    }
+
+    /// As leader: one member becomes a voter and others leave, in one step; see [`Group::change_voters`].
+    ///
+    /// # Errors
+    /// [`MembershipError`].
+    pub async fn change_voters(
+        &self,
+        roster: &Roster,
+        comes: Option<MemberId>,
+        leaves: &BTreeSet<MemberId>,
+    ) -> Result<(), MembershipError> {
+        self.group.change_voters(roster, comes, leaves).await
+    }
+
+    /// Which of these members answer at this moment; see [`Group::answering`].
+    pub async fn answering(&self, members: &BTreeSet<MemberId>) -> BTreeSet<MemberId> {
+        self.group.answering(members).await
+    }
+
+    /// The membership of this moment; [`rosters`](RaftNode::rosters) may lag behind it.
+    pub fn roster(&self) -> Roster {
+        self.group.roster()
+    }
+
+    /// As leader: how many entries that member is known to have, and how many there are.
+    pub fn progress(&self, member: MemberId) -> Option<(u64, u64)> {
+        self.group.progress(member)
     }
 
     /// Lets Raft elect by itself, or not.
@@ -202,7 +282,25 @@ impl RaftNode {
     /// # Errors
     /// [`ProposeError`].
     pub async fn write(&self, write: Write) -> Result<Answer, ProposeError> {
+        self.has_room(&write)?;
         self.proposals.write(write).await
+    }
+
+    /// As leader: refuses a write that would let the ledger grow over its limit. What only deletes is welcome then, and what was done
+    /// already.
+    fn has_room(&self, write: &Write) -> Result<(), ProposeError> {
+        if self.views.borrow().leader != Some(self.group.me().node) {
+            return Ok(());
+        }
+        let is_delete = |operation: &KvOperation| matches!(operation, KvOperation::Delete { .. });
+        let bytes: u64 = write.operations.iter().map(|operation| operation.size_bytes() as u64).sum();
+        let applied = self.group.machine().applied();
+        let ledger = applied.state.ledger();
+        let is_full = ledger.footprint_bytes() + bytes > self.ledger_bytes;
+        if is_full && !write.operations.iter().all(is_delete) && !ledger.has_answered(write) {
+            return Err(ProposeError::Full { limit: self.ledger_bytes });
+        }
+        Ok(())
     }
 
     /// As leader: everything that was committed before this call is applied when it returns; see [`Group::read_barrier`].
@@ -316,10 +414,27 @@ fn current_view(group: &Group<Tokio>) -> RaftView {
 }
 
 /// Publishes a view at every change; ends when Raft has ended.
-async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, failure: watch::Sender<Option<RaftError>>) {
+async fn watch_metrics(
+    group: Group<Tokio>,
+    views: watch::Sender<RaftView>,
+    rosters: watch::Sender<Roster>,
+    failure: watch::Sender<Option<RaftError>>,
+) {
     let mut metrics = group.raft().metrics();
+    let mut memberships = None;
     loop {
         let running = metrics.borrow_watched().running_state.clone();
+        // The roster goes first: whoever learns of a new voter must be able to reach it. It is made anew only when it can differ.
+        let known = group.known_memberships();
+        if memberships != Some(known) {
+            memberships = Some(known);
+            let roster = group.roster();
+            rosters.send_if_modified(|old| {
+                let changed = *old != roster;
+                *old = roster;
+                changed
+            });
+        }
         let view = current_view(&group);
         views.send_if_modified(|old| {
             let changed = *old != view;
@@ -338,6 +453,25 @@ async fn watch_metrics(group: Group<Tokio>, views: watch::Sender<RaftView>, fail
             log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
             failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
             return;
+        }
+    }
+}
+
+/// A change of voters that has stood unfinished for so long was begun by a leader that is gone.
+const UNFINISHED: Duration = Duration::from_secs(1);
+
+/// Finishes, whenever this node leads, what a leader before it has left half done; ends when Raft has ended.
+async fn finish_changes(group: Group<Tokio>, mut rosters: watch::Receiver<Roster>) {
+    while rosters.wait_for(Roster::is_changing).await.is_ok() {
+        let begun = group.roster();
+        tokio::time::sleep(UNFINISHED).await;
+        let roster = group.roster();
+        if roster.is_changing()
+            && roster == begun
+            && let Err(error) = group.finish_change(&roster).await
+        {
+            // Who does not lead cannot, and whoever leads tries the same.
+            log::debug!("node {}: an unfinished change of members stands: {error}", group.me());
         }
     }
 }

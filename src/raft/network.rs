@@ -18,6 +18,7 @@ use thiserror::Error;
 use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{Lane, Opaque};
+use crate::protocol::membership::Place;
 use crate::raft::ballot::Ballot;
 use crate::raft::types::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 
@@ -29,6 +30,9 @@ const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Pause after a peer could not be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
+
+/// The longest pause before a snapshot is tried again: the library reads it from disk for each attempt.
+const SNAPSHOT_PAUSE: Duration = Duration::from_secs(2);
 
 /// The longest append: a frame has room for it and for what is around it.
 const APPEND_LIMIT_BYTES: usize = codec::LIMIT_BYTES - 1024;
@@ -121,15 +125,15 @@ impl Network {
 impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
     type Network = Client;
 
-    async fn new_client(&mut self, to: MemberId, _: &()) -> Client {
+    async fn new_client(&mut self, to: MemberId, _: &Place) -> Client {
         self.client(to, Lane::Append)
     }
 
-    async fn new_heartbeat_client(&mut self, to: MemberId, _: &()) -> Client {
+    async fn new_heartbeat_client(&mut self, to: MemberId, _: &Place) -> Client {
         self.client(to, Lane::Lease)
     }
 
-    async fn new_snapshot_client(&mut self, to: MemberId, _: &()) -> Client {
+    async fn new_snapshot_client(&mut self, to: MemberId, _: &Place) -> Client {
         self.client(to, Lane::Snapshot)
     }
 }
@@ -342,6 +346,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
     }
 
     fn backoff(&self) -> Option<Backoff> {
-        Some(Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE)))
+        let longest = if self.append_lane == Lane::Snapshot { SNAPSHOT_PAUSE } else { UNREACHABLE_PAUSE };
+        let pauses = std::iter::successors(Some(UNREACHABLE_PAUSE), move |pause| Some((*pause * 2).min(longest)));
+        Some(Backoff::new(pauses))
     }
 }

@@ -17,9 +17,6 @@ use crate::raft::group::Group;
 use crate::raft::types::{Command, Outcome, Types};
 use crate::time;
 
-/// Writes that may wait; the next one is refused at once.
-pub const WAITING_LIMIT: usize = 4096;
-
 /// Bytes of keys and values that may wait, 64 MiB.
 const WAITING_BYTES_LIMIT: u64 = 64 << 20;
 
@@ -61,9 +58,9 @@ impl Drop for Size {
 }
 
 impl Proposals {
-    /// Starts the task that gathers; it ends when the last clone is gone.
-    pub fn start<R: AsyncRuntime>(group: Group<R>) -> Proposals {
-        let (queue, waiting) = mpsc::channel(WAITING_LIMIT);
+    /// Starts the task that gathers; it ends when the last clone is gone. Of the writes that wait, the one after `limit` is refused.
+    pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize) -> Proposals {
+        let (queue, waiting) = mpsc::channel(limit);
         drop(R::spawn(gather(group, waiting)));
         Proposals { queue, bytes: Arc::default() }
     }

@@ -13,6 +13,9 @@ use crate::raft::types::{Command, Outcome};
 /// Elections that are remembered.
 pub const ELECTIONS_LIMIT: usize = 64;
 
+/// Removed members that are remembered.
+pub const REMOVED_LIMIT: usize = 1024;
+
 /// Names the ledger: BLAKE3-256 of the initial membership with its incarnations.
 pub type ClusterId = [u8; 32];
 
@@ -22,6 +25,8 @@ pub struct State {
     cluster_id: Option<ClusterId>,
     elections: VecDeque<ElectionResult>,
     ledger: Ledger,
+    /// Lives that were members, the last [`REMOVED_LIMIT`]: who is told so stops, and none of them comes back.
+    removed: VecDeque<MemberId>,
 }
 
 impl State {
@@ -53,9 +58,18 @@ impl State {
         }
     }
 
-    /// Takes note of a membership: the first one names the cluster, later ones do not change the name.
-    pub fn apply_membership(&mut self, voters: &BTreeSet<MemberId>) {
-        self.cluster_id.get_or_insert_with(|| cluster_id(voters));
+    /// Takes note of a membership: the first one names the cluster, later ones do not change the name. Whoever was a member before
+    /// and is none now is remembered as removed.
+    pub fn apply_membership(&mut self, before: &BTreeSet<MemberId>, now: &BTreeSet<MemberId>) {
+        self.cluster_id.get_or_insert_with(|| cluster_id(now));
+        self.removed.extend(before.difference(now));
+        let over = self.removed.len().saturating_sub(REMOVED_LIMIT);
+        self.removed.drain(..over);
+    }
+
+    /// Lives that were members and are none any more, as far as remembered.
+    pub fn removed(&self) -> impl Iterator<Item = MemberId> {
+        self.removed.iter().copied()
     }
 
     /// The cluster id, once the first membership is applied.
@@ -99,15 +113,28 @@ mod tests {
     fn the_first_membership_names_the_cluster_for_ever() {
         let mut state = State::default();
         assert_eq!(state.cluster_id(), None);
-        state.apply_membership(&BTreeSet::from([member(1, 7), member(2, 8)]));
+        let first = BTreeSet::from([member(1, 7), member(2, 8)]);
+        state.apply_membership(&BTreeSet::new(), &first);
         let name = state.cluster_id();
         assert!(name.is_some());
-        state.apply_membership(&BTreeSet::from([member(1, 7)]));
+        state.apply_membership(&first, &BTreeSet::from([member(1, 7)]));
         assert_eq!(state.cluster_id(), name);
+        assert_eq!(state.removed().collect::<Vec<_>>(), [member(2, 8)]);
 
         let mut reset = State::default();
-        reset.apply_membership(&BTreeSet::from([member(1, 7), member(2, 9)]));
+        reset.apply_membership(&BTreeSet::new(), &BTreeSet::from([member(1, 7), member(2, 9)]));
         assert_ne!(reset.cluster_id(), name, "another life of one disk is another ledger");
+    }
+
+    /// The memory of removed members is bounded, and the last ones stay.
+    #[test]
+    fn removed_members_are_remembered_up_to_a_limit() {
+        let mut state = State::default();
+        let one = |life| BTreeSet::from([member(1, life)]);
+        let lives = REMOVED_LIMIT as u64 + 10;
+        (0..lives).for_each(|life| state.apply_membership(&one(life), &one(life + 1)));
+        assert_eq!(state.removed().count(), REMOVED_LIMIT);
+        assert_eq!(state.removed().last(), Some(member(1, lives - 1)));
     }
 
     #[test]

@@ -9,7 +9,8 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::id::{Incarnation, MemberId, NodeId};
-use crate::raft::log_store::LogStore;
+use crate::protocol::membership::Place;
+use crate::raft::log_store::{CHUNK_BYTES, LogStore};
 use crate::raft::machine::Machine;
 use crate::raft::snapshot::FileSnapshots;
 use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
@@ -21,8 +22,16 @@ impl From<u64> for MemberId {
     }
 }
 
+/// And places from nothing.
+impl Default for Place {
+    fn default() -> Self {
+        let address = ([127, 0, 0, 1], 1).into();
+        Place::new(address, address)
+    }
+}
+
 fn open(directory: &Path) -> io::Result<LogStore> {
-    LogStore::open(directory, &directory.join("begun"))
+    LogStore::open(directory, &directory.join("begun"), CHUNK_BYTES)
 }
 
 struct Stores;
@@ -33,7 +42,7 @@ impl StoreBuilder<Types<Tokio>, LogStore, Machine, tempfile::TempDir> for Stores
         let log = open(directory.path()).unwrap();
         let snapshots = directory.path().join("snapshots");
         std::fs::create_dir(&snapshots).unwrap();
-        let machine = Machine::load(Arc::new(FileSnapshots::new(&snapshots))).unwrap();
+        let machine = Machine::load(Arc::new(FileSnapshots::open(&snapshots).unwrap())).unwrap();
         Ok((directory, log, machine))
     }
 }
@@ -132,14 +141,14 @@ async fn a_log_that_is_lost_after_a_vote_is_not_a_first_start() {
     let root = tempfile::tempdir().unwrap();
     let (directory, begun) = (root.path().join("log"), root.path().join("begun"));
     std::fs::create_dir(&directory).unwrap();
-    let mut log = LogStore::open(&directory, &begun).unwrap();
+    let mut log = LogStore::open(&directory, &begun, CHUNK_BYTES).unwrap();
     assert!(!begun.exists(), "a node that has not voted is free to begin");
     log.save_vote(&Vote::new(1, MemberId::from(1))).await.unwrap();
     drop(log);
-    assert!(LogStore::open(&directory, &begun).unwrap().read_vote().await.unwrap().is_some());
+    assert!(LogStore::open(&directory, &begun, CHUNK_BYTES).unwrap().read_vote().await.unwrap().is_some());
 
     std::fs::remove_dir_all(&directory).unwrap();
     std::fs::create_dir(&directory).unwrap();
-    let error = LogStore::open(&directory, &begun).err().expect("the log is lost");
+    let error = LogStore::open(&directory, &begun, CHUNK_BYTES).err().expect("the log is lost");
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }

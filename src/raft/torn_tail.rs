@@ -1,54 +1,79 @@
-//! A crash that raft-log does not take for one: the file had grown, but only the first blocks of its last record were written.
+//! The end of the log after a crash. A record that was left half written is cut off: nobody was told that it was kept. Damage with
+//! whole records behind it is no crash, and is refused.
 //!
-//! raft-log cuts off a record that ends too early, and a tail that is blank from a record's first byte; a record that begins well
-//! and goes on blank it takes for damage. Without its blank tail such a record ends too early.
+//! raft-log tells the two apart by whether a record ends too early. But a damaged length lets a record of the middle reach beyond the
+//! end of the file too, and what was acknowledged behind it would be cut off with it. So this looks first, and raft-log cuts nothing.
+//!
+//! What cannot be told apart: damage in the very last record looks like a crash. And a crash that kept a later block of one write
+//! but not an earlier one looks like damage; journalling file systems make a file longer only when its blocks are there, in order.
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Tries once more without the blank tail of the last file. If that does not help either, the file is as it was.
+use raft_log::codeq::Decode;
+
+/// The highest number of a record's type; it stands in front of each record as a `u32`, big endian.
+const LAST_TYPE: u8 = 5;
+
+/// Cuts off what a crash has left half written, and syncs the rest: what a killed process had written but not synced is seen by the next
+/// one, which answers for it without writing it again. `R` is a record of the log.
 ///
 /// # Errors
-/// `error`, the answer to the first try, if the second fails; the system's.
-pub(crate) fn open_without_blank_tail<T>(
-    directory: &Path,
-    open: impl FnOnce() -> io::Result<T>,
-    error: io::Error,
-) -> io::Result<T> {
-    let Some(path) = last_chunk(directory)? else { return Err(error) };
-    let bytes = fs::read(&path)?;
-    let written = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    if written == bytes.len() {
-        return Err(error);
-    }
-    set_length(&path, written)?;
-    match open() {
-        Ok(opened) => {
-            log::warn!("{}: cut off a record that a crash had left half written ({error})", path.display());
-            Ok(opened)
+/// The system's; `InvalidData` if a record is damaged and whole ones follow it: then the file is as it was.
+pub(crate) fn mend<R: Decode>(directory: &Path) -> io::Result<()> {
+    let mut chunks = chunks(directory)?;
+    // A file gets its first record when the one before it is synced. One without any holds nothing, and raft-log removes it.
+    while let Some(path) = chunks.pop() {
+        let bytes = fs::read(&path)?;
+        let whole = whole_records::<R>(&bytes);
+        if whole < bytes.len() {
+            if let Some(next) = next_record::<R>(&bytes, whole + 1) {
+                let what =
+                    format!("{}: the record at byte {whole} is damaged; byte {next} is whole again", path.display());
+                return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+            }
+            let cut = bytes.len() - whole;
+            log::warn!("{}: cutting off {cut} bytes of a record that a crash has left half written", path.display());
         }
-        Err(_) => {
-            set_length(&path, bytes.len())?;
-            Err(error)
+        let file = OpenOptions::new().write(true).open(&path)?;
+        file.set_len(whole as u64)?;
+        file.sync_all()?;
+        if whole > 0 {
+            break;
         }
     }
+    Ok(())
 }
 
-fn last_chunk(directory: &Path) -> io::Result<Option<PathBuf>> {
-    let mut last = None;
+/// The files of the log, in order.
+fn chunks(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut chunks = Vec::new();
     for file in fs::read_dir(directory)? {
         let path = file?.path();
         if path.extension().is_some_and(|extension| extension == "wal") {
-            last = last.max(Some(path));
+            chunks.push(path);
         }
     }
-    Ok(last)
+    chunks.sort();
+    Ok(chunks)
 }
 
-/// Cuts a file, or makes it longer by zeros.
-fn set_length(path: &Path, length: usize) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).open(path)?;
-    file.set_len(length as u64)?;
-    file.sync_all()
+/// Where the last of the records ends that stand whole at the beginning.
+fn whole_records<R: Decode>(bytes: &[u8]) -> usize {
+    let mut rest = bytes;
+    while !rest.is_empty() {
+        let mut reader = rest;
+        if R::decode(&mut reader).is_err() {
+            break;
+        }
+        rest = reader;
+    }
+    bytes.len() - rest.len()
+}
+
+/// Where the next whole record begins, at `from` or later.
+fn next_record<R: Decode>(bytes: &[u8], from: usize) -> Option<usize> {
+    let is_type = |at: &usize| matches!(bytes[*at..], [0, 0, 0, number, ..] if number <= LAST_TYPE);
+    (from..bytes.len()).filter(is_type).find(|&at| R::decode(&bytes[at..]).is_ok())
 }

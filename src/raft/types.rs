@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::ledger::{Answer, Stamp, Write};
+use crate::protocol::membership::Place;
 
 /// What a log entry may say. New commands go to the end: their number is their form on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,18 +50,18 @@ pub enum Outcome {
 }
 
 /// The configuration. One leader per term ([`leader_id_std`](openraft::impls::leader_id_std)); a node's id is its
-/// [`MemberId`], so that a wiped disk is another voter; addresses are configuration, not state, so the node's data is empty.
+/// [`MemberId`], so that a wiped disk is another voter; with it stands where the member is found, so that all know it.
 pub struct Types<R>(PhantomData<fn() -> R>);
 
 impl<R: AsyncRuntime> RaftTypeConfig for Types<R> {
     type D = Command;
     type R = Outcome;
     type NodeId = MemberId;
-    type Node = ();
+    type Node = Place;
     type Term = u64;
     type LeaderId = openraft::impls::leader_id_std::LeaderId<u64, MemberId>;
     type Vote = openraft::impls::Vote<Self::LeaderId>;
-    type Payload = EntryPayload<Command, MemberId, ()>;
+    type Payload = EntryPayload<Command, MemberId, Place>;
     type Entry = openraft::impls::Entry<CommittedTerm, Self::Payload>;
     type AsyncRuntime = R;
     type Responder<T>
@@ -86,15 +87,15 @@ pub type LogId = openraft::LogId<CommittedTerm>;
 /// A vote.
 pub type Vote = openraft::impls::Vote<LeaderId>;
 /// What an entry carries.
-pub type Payload = EntryPayload<Command, MemberId, ()>;
+pub type Payload = EntryPayload<Command, MemberId, Place>;
 /// A log entry.
 pub type Entry = openraft::impls::Entry<CommittedTerm, Payload>;
 /// A membership and the entry that brought it.
-pub type StoredMembership = openraft::StoredMembership<CommittedTerm, MemberId, ()>;
+pub type StoredMembership = openraft::StoredMembership<CommittedTerm, MemberId, Place>;
 /// What a snapshot covers.
-pub type SnapshotMeta = openraft::SnapshotMeta<CommittedTerm, MemberId, ()>;
+pub type SnapshotMeta = openraft::SnapshotMeta<CommittedTerm, MemberId, Place>;
 /// A snapshot.
-pub type Snapshot = openraft::Snapshot<CommittedTerm, MemberId, (), Vec<u8>>;
+pub type Snapshot = openraft::Snapshot<CommittedTerm, MemberId, Place, Vec<u8>>;
 
 /// A log position as the election compares it.
 pub fn position(id: Option<LogId>) -> LogPosition {

@@ -6,7 +6,7 @@ use openraft::metrics::{RaftDataMetrics, RaftServerMetrics};
 use openraft::{AsyncRuntime, ServerState};
 
 use crate::core::election::RaftView;
-use crate::id::{NodeId, Term};
+use crate::id::{MemberId, NodeId, Term};
 use crate::raft::group::Group;
 use crate::raft::types::{Types, position};
 
@@ -23,7 +23,11 @@ pub(crate) fn translate<R: AsyncRuntime>(
     // The vote that is told here is the synced one; the term may be ahead of it. A leader that has come back from its disk
     // still holds the vote that confirmed it, but does not lead.
     let confirmed = server.vote.is_committed() && server.vote.leader_id().term == term.0;
-    let leader = Some(server.vote.leader_id().voted_for).filter(|leader| confirmed && (*leader != server.id || leads));
+    // Nor is another life of this very node a leader to speak of: by its name it could not be told from this one. While it leads,
+    // this one is a learner at most, which needs no leader's name.
+    let has_own_name = |leader: MemberId| leader.node == server.id.node;
+    let leader = Some(server.vote.leader_id().voted_for)
+        .filter(|leader| confirmed && (!has_own_name(*leader) || (*leader == server.id && leads)));
     let leads = leader == Some(server.id);
 
     let mut votes: Vec<NodeId> = Vec::new();
@@ -33,10 +37,10 @@ pub(crate) fn translate<R: AsyncRuntime>(
         votes.sort_unstable();
         for (member, progress) in data.replication.iter().flatten() {
             if voters.contains(member) {
-                matched.insert(member.node, position(*progress));
+                matched.insert(*member, position(*progress));
             }
         }
-        matched.insert(server.id.node, position(data.last_log));
+        matched.insert(server.id, position(data.last_log));
     }
     RaftView {
         term,

@@ -26,8 +26,8 @@ const DELAYED_WRITE_TIMEOUT: Duration = Duration::from_millis(500);
 /// Why a message was not delivered or a request not answered. After all but `Busy` and `TooLong` the peer may still have seen it.
 #[derive(Debug, Error)]
 pub enum CallError {
-    /// Nobody configured that node.
-    #[error("there is no such node in the configuration")]
+    /// No member, and before the first start nobody in the configuration.
+    #[error("there is no such node in the cluster")]
     UnknownNode,
     /// Too many messages wait for the connection already.
     #[error("{QUEUE_LIMIT} messages wait for this connection already")]

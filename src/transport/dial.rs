@@ -8,8 +8,9 @@ use thiserror::Error;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 
-use crate::id::{MemberId, NodeId};
+use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Purpose, Refusal, Welcome};
+use crate::protocol::membership::Introduction;
 use crate::transport::tls::{NodeTls, PeerStream};
 use crate::transport::wire::{FrameReader, WireError, encode_frame, write_within};
 
@@ -51,10 +52,13 @@ pub enum DialError {
 impl DialError {
     /// Whether a person has to do something about it: the configuration or a program is wrong.
     pub fn is_misconfiguration(&self) -> bool {
-        matches!(
-            self,
-            DialError::Unwelcome { .. } | DialError::Wire { error: WireError::Preamble(_) | WireError::Tls(_), .. }
-        )
+        match self {
+            // Both pass when the membership is known everywhere.
+            DialError::Unwelcome { refusal: Refusal::NotAMember { .. } | Refusal::AnotherLife { .. }, .. } => false,
+            DialError::Unwelcome { .. } => true,
+            DialError::Wire { error, .. } => matches!(error, WireError::Preamble(_) | WireError::Tls(_)),
+            DialError::Refused { .. } | DialError::Silent { .. } => false,
+        }
     }
 }
 
@@ -66,7 +70,18 @@ pub struct Connection {
     /// To the peer.
     pub writer: WriteHalf<PeerStream>,
     /// Who answers.
-    pub member: MemberId,
+    pub introduction: Introduction,
+}
+
+/// Whom to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The node.
+    pub node: NodeId,
+    /// In which life; none for any.
+    pub life: Option<Incarnation>,
+    /// Where it listens for other nodes.
+    pub address: SocketAddr,
 }
 
 /// Connects and greets, within `limit`.
@@ -76,45 +91,51 @@ pub struct Connection {
 pub async fn dial(
     tls: &NodeTls,
     me: MemberId,
-    to: NodeId,
-    address: SocketAddr,
+    to: Target,
     purpose: Purpose,
     limit: Duration,
 ) -> Result<Connection, DialError> {
-    match tokio::time::timeout(limit, greet(tls, me, to, address, purpose, limit)).await {
+    match tokio::time::timeout(limit, greet(tls, me, to, purpose, limit)).await {
         Ok(result) => result,
-        Err(_) => Err(DialError::Silent { address, limit }),
+        Err(_) => Err(DialError::Silent { address: to.address, limit }),
     }
 }
 
 async fn greet(
     tls: &NodeTls,
     me: MemberId,
-    to: NodeId,
-    address: SocketAddr,
+    to: Target,
     purpose: Purpose,
     limit: Duration,
 ) -> Result<Connection, DialError> {
+    let Target { node, life, address } = to;
     let wire = |error: WireError| DialError::Wire { address, error };
     let stream = TcpStream::connect(address).await.map_err(|error| match error.kind() {
         io::ErrorKind::ConnectionRefused => DialError::Refused { address },
         _ => wire(error.into()),
     })?;
     stream.set_nodelay(true).map_err(|error| wire(error.into()))?;
-    let stream = tls.connect(to, stream).await.map_err(|error| wire(error.into()))?;
+    let stream = tls.connect(node, stream).await.map_err(|error| wire(error.into()))?;
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = FrameReader::new(reader);
 
     let mut opening = frame::preamble().to_vec();
-    opening.extend(encode_frame(&Hello { member: me, to, purpose }).map_err(|error| wire(error.into()))?);
+    opening.extend(encode_frame(&Hello { member: me, to: node, life, purpose }).map_err(|error| wire(error.into()))?);
     write_within(&mut writer, &opening, limit).await.map_err(|error| wire(error.into()))?;
     if !reader.preamble().await.map_err(wire)? {
         return Err(wire(WireError::Truncated));
     }
     match reader.message(HELLO_LIMIT_BYTES).await.map_err(wire)? {
-        Some(Welcome::Accepted { member }) if member.node == to => Ok(Connection { reader, writer, member }),
-        Some(Welcome::Accepted { member }) => {
-            Err(DialError::Unwelcome { address, refusal: Refusal::WrongNode { asked: to, here: member.node } })
+        Some(Welcome::Accepted(introduction)) => {
+            let here = introduction.member;
+            let asked = life.map(|incarnation| MemberId { node, incarnation });
+            match asked.filter(|asked| *asked != here) {
+                _ if here.node != node => {
+                    Err(DialError::Unwelcome { address, refusal: Refusal::WrongNode { asked: node, here: here.node } })
+                }
+                Some(asked) => Err(DialError::Unwelcome { address, refusal: Refusal::AnotherLife { asked, here } }),
+                None => Ok(Connection { reader, writer, introduction }),
+            }
         }
         Some(Welcome::Refused(refusal)) => Err(DialError::Unwelcome { address, refusal }),
         None => Err(wire(WireError::Truncated)),

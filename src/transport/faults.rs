@@ -39,6 +39,13 @@ impl Faults {
         Faults { shared: Arc::new(Shared { any: AtomicBool::new(false), core }) }
     }
 
+    /// These are the peers from now on: the membership has changed.
+    pub fn know(&self, peers: impl IntoIterator<Item = NodeId>) {
+        let mut core = self.core();
+        core.know(peers);
+        self.shared.any.store(!core.standing().is_empty(), Ordering::Release);
+    }
+
     /// Replaces all faults by these; an empty list heals. After an error nothing has changed.
     ///
     /// # Errors

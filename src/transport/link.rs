@@ -1,13 +1,13 @@
 //! What the connections to one peer have in common: whom, what for, the pause between attempts, and what is said in the log.
 
-use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use crate::id::{MemberId, NodeId};
+use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::frame::Purpose;
 use crate::time::{self, Moment};
-use crate::transport::LinkSettings;
-use crate::transport::dial::{Connection, DialError, dial};
+use crate::transport::acquaintances::Acquaintances;
+use crate::transport::dial::{Connection, DialError, Target, dial};
 use crate::transport::faults::{Faults, Outlet};
 use crate::transport::tls::NodeTls;
 
@@ -17,31 +17,46 @@ const PAUSE_MAX: Duration = Duration::from_millis(200);
 /// One (peer, purpose).
 #[derive(Debug)]
 pub(crate) struct Link {
-    pub me: MemberId,
     pub to: NodeId,
-    pub address: SocketAddr,
     pub purpose: Purpose,
-    pub connect_timeout: Duration,
-    pub tls: NodeTls,
     pub faults: Faults,
+    caller: Caller,
+    address: std::net::SocketAddr,
+    /// The peer's life, once a membership tells it.
+    life: Arc<OnceLock<Incarnation>>,
     failures: u32,
     next_attempt: Moment,
     /// What was said last, so that each change is said once and a repeated failure is not.
     said: Option<String>,
 }
 
+/// What all connections of a node have in common.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller {
+    pub me: MemberId,
+    pub connect_timeout: Duration,
+    pub tls: NodeTls,
+    pub acquaintances: Acquaintances,
+}
+
+/// Whom a link is to.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub node: NodeId,
+    pub address: std::net::SocketAddr,
+    pub life: Arc<OnceLock<Incarnation>>,
+}
+
 impl Link {
-    pub fn new(settings: &LinkSettings, to: NodeId, address: SocketAddr, purpose: Purpose, faults: Faults) -> Self {
-        let LinkSettings { me, connect_timeout, .. } = *settings;
-        let tls = settings.tls.clone();
+    pub fn new(caller: &Caller, to: &Peer, purpose: Purpose, faults: Faults) -> Self {
+        let (node, address, life) = (to.node, to.address, to.life.clone());
         Link {
-            me,
-            to,
-            address,
+            to: node,
             purpose,
-            connect_timeout,
-            tls,
             faults,
+            caller: caller.clone(),
+            address,
+            life,
             failures: 0,
             next_attempt: Moment(0),
             said: None,
@@ -60,17 +75,21 @@ impl Link {
 
     /// Tries once.
     pub async fn connect(&mut self) -> Result<Connection, DialError> {
+        let Caller { me, connect_timeout, ref tls, ref acquaintances } = self.caller;
         let result = if self.faults.is_cut(self.to) {
-            tokio::time::sleep(self.connect_timeout).await;
-            Err(DialError::Silent { address: self.address, limit: self.connect_timeout })
+            tokio::time::sleep(connect_timeout).await;
+            Err(DialError::Silent { address: self.address, limit: connect_timeout })
         } else {
-            dial(&self.tls, self.me, self.to, self.address, self.purpose, self.connect_timeout).await
+            let target = Target { node: self.to, life: self.life.get().copied(), address: self.address };
+            dial(tls, me, target, self.purpose, connect_timeout).await
         };
+        acquaintances.note(self.to, &result);
         match &result {
             Ok(connection) => {
                 self.failures = 0;
                 if self.said.take().is_some() {
-                    log::debug!("node {}: connected to node {} for {}", self.me.node, connection.member, self.purpose);
+                    let peer = connection.introduction.member;
+                    log::debug!("node {}: connected to node {peer} for {}", me.node, self.purpose);
                 }
             }
             Err(error) => {
@@ -92,9 +111,9 @@ impl Link {
         let level = match self.purpose {
             Purpose::Heartbeat if error.is_misconfiguration() => log::Level::Warn,
             Purpose::Heartbeat => log::Level::Info,
-            Purpose::Control | Purpose::Raft(_) => log::Level::Debug,
+            Purpose::Control | Purpose::Raft(_) | Purpose::Admission => log::Level::Debug,
         };
-        log::log!(level, "node {}: no {} connection to node {}: {text}", self.me.node, self.purpose, self.to);
+        log::log!(level, "node {}: no {} connection to node {}: {text}", self.caller.me.node, self.purpose, self.to);
         self.said = Some(text);
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use super::dial::{DialError, ProbeOutcome, dial, probe};
+use super::dial::{DialError, ProbeOutcome, Target, dial, probe};
 use super::tls::for_tests::{authority, tls_of};
 use super::tls::{Accepted, TlsFault};
 use super::wire::{FrameReader, WireError, encode_frame};
@@ -20,6 +20,10 @@ const DEADLINE: Duration = Duration::from_secs(10);
 
 fn member(node: u16) -> MemberId {
     MemberId { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn target(address: std::net::SocketAddr) -> Target {
+    Target { node: NodeId(2), life: None, address }
 }
 
 fn links_to(address: std::net::SocketAddr) -> Links {
@@ -82,11 +86,11 @@ async fn an_absent_peer_is_known_at_once_and_is_not_hammered() {
     let links = links_to(vacant);
     let started = crate::time::now();
     for _ in 0..1_000 {
-        let answer = links.raft(NodeId(2), Lane::Vote, vec![1], DEADLINE).await;
+        let answer = links.raft(member(2), Lane::Vote, vec![1], DEADLINE).await;
         assert!(matches!(answer, Err(CallError::Unreachable(_))), "{answer:?}");
     }
     assert!(crate::time::now().since(started) < DEADLINE);
-    let unknown = links.raft(NodeId(9), Lane::Vote, vec![1], DEADLINE).await;
+    let unknown = links.raft(member(9), Lane::Vote, vec![1], DEADLINE).await;
     assert!(matches!(unknown, Err(CallError::UnknownNode)), "{unknown:?}");
 }
 
@@ -97,7 +101,7 @@ async fn a_peer_that_never_answers_costs_the_time_limit_and_a_bounded_queue() {
     let address = mute.local_addr().unwrap();
     assert_eq!(probe(address, DEADLINE).await, ProbeOutcome::Connected);
     let links = links_to(address);
-    let answer = links.raft(NodeId(2), Lane::Append, vec![1], Duration::from_millis(50)).await;
+    let answer = links.raft(member(2), Lane::Append, vec![1], Duration::from_millis(50)).await;
     assert!(matches!(answer, Err(CallError::Timeout(_))), "{answer:?}");
 
     let message = ElectionMessage::Ok { round: RoundId { caller: NodeId(1), number: 1 } };
@@ -115,7 +119,7 @@ async fn an_answer_in_clear_is_named() {
         FrameReader::new(stream).discard().await;
     });
     let tls = tls_of(&authority(), 1);
-    match dial(&tls, member(1), NodeId(2), address, Purpose::Control, DEADLINE).await {
+    match dial(&tls, member(1), target(address), Purpose::Control, DEADLINE).await {
         Err(error @ DialError::Wire { error: WireError::Tls(TlsFault::Altered(_)), .. }) => {
             assert!(error.is_misconfiguration() && error.to_string().contains("no TLS"), "{error}");
         }
@@ -141,7 +145,7 @@ async fn a_foreign_answer_is_named() {
             tokio::spawn(FrameReader::new(stream).discard());
         }
     });
-    let call = || dial(&tls, member(1), NodeId(2), address, Purpose::Control, DEADLINE);
+    let call = || dial(&tls, member(1), target(address), Purpose::Control, DEADLINE);
     for expected in [PreambleError::ForeignProtocol { found: *b"HTTP" }, PreambleError::Version { theirs: 7 }] {
         match call().await {
             Err(error @ DialError::Wire { error: WireError::Preamble(_), .. }) => {

@@ -10,11 +10,13 @@ use std::time::{Duration, Instant};
 use futures::future::BoxFuture;
 use image_cloud::config::secrets::{Authority, Credentials, Validity};
 use image_cloud::core::election::RaftView;
+use image_cloud::core::membership::Roster;
 use image_cloud::id::{Load, LogPosition, MemberId, NodeId, Term};
 use image_cloud::node::data_dir::DataDir;
 use image_cloud::node::listener::{self, Inbound, ListenerSettings};
 use image_cloud::protocol::election::{Cause, ElectionMessage, ElectionResult, Heartbeat};
 use image_cloud::protocol::frame::Lane;
+use image_cloud::protocol::membership::Place;
 use image_cloud::protocol::status::{Leadership, NodeState};
 use image_cloud::protocol::sync::{StateSync, StateSyncResponse};
 use image_cloud::raft::state::ELECTIONS_LIMIT;
@@ -23,6 +25,7 @@ use image_cloud::time::unix_millis;
 use image_cloud::transport::{CallError, Faults, Gate, LinkSettings, Links, NodeTls};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tokio::sync::watch;
 
 pub const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -44,6 +47,7 @@ struct Transport {
     snapshot_chunks: Arc<AtomicU64>,
     loses_appends: Arc<AtomicBool>,
     votes_left: Arc<AtomicU64>,
+    votes_lost: Arc<AtomicU64>,
 }
 
 impl RaftTransport for Transport {
@@ -60,13 +64,14 @@ impl RaftTransport for Transport {
         }
         let has_left = |left: u64| left.checked_sub(1);
         if lane == Lane::Vote && self.votes_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, has_left).is_err() {
+            self.votes_lost.fetch_add(1, Ordering::Relaxed);
             return Box::pin(async { Err(TransportError::Unreachable("the test loses votes".into())) });
         }
         if lane == Lane::Append && self.loses_appends.load(Ordering::Relaxed) {
             return Box::pin(async { Err(TransportError::Unreachable("the test loses appends".into())) });
         }
         Box::pin(async move {
-            links.raft(to.node, lane, request, limit).await.map_err(|error| match error {
+            links.raft(to, lane, request, limit).await.map_err(|error| match error {
                 CallError::Timeout(_) => TransportError::Timeout,
                 error => TransportError::Unreachable(error.to_string()),
             })
@@ -108,6 +113,10 @@ impl Inbound for Node {
             placements: Vec::new(),
             commit: self.raft.views().borrow().commit,
         }
+    }
+
+    fn last_log(&self) -> LogPosition {
+        self.raft.views().borrow().last_log
     }
 
     async fn raft(&self, request: Vec<u8>) -> Vec<u8> {
@@ -201,6 +210,8 @@ pub struct Cluster {
     pub loses_appends: Arc<AtomicBool>,
     /// So many requests on the lane of votes and transfers still arrive.
     pub votes_left: Arc<AtomicU64>,
+    /// So many did not.
+    pub votes_lost: Arc<AtomicU64>,
 }
 
 impl Cluster {
@@ -216,6 +227,7 @@ impl Cluster {
             snapshot_chunks: Arc::default(),
             loses_appends: Arc::default(),
             votes_left: Arc::new(AtomicU64::new(u64::MAX)),
+            votes_lost: Arc::default(),
         };
         for node in (1..=count).map(NodeId) {
             let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -240,9 +252,19 @@ impl Cluster {
     }
 
     pub fn begin(&self) {
-        let members = self.nodes.values().map(|node| node.member).collect();
+        let members = self.first_members();
         self.node(1).run(self.node(1).raft.initialise(members)).unwrap();
         self.led_by(1);
+    }
+
+    /// All running nodes and their places.
+    pub fn first_members(&self) -> BTreeMap<MemberId, Place> {
+        self.nodes.values().map(|node| (node.member, self.place(node.member.node))).collect()
+    }
+
+    /// Nobody serves HTTP here.
+    fn place(&self, node: NodeId) -> Place {
+        Place::new(SocketAddr::from(([127, 0, 0, 1], node.0)), self.addresses[&node])
     }
 
     pub fn path(&self, node: u16) -> PathBuf {
@@ -269,15 +291,16 @@ impl Cluster {
         let address = self.address(number);
         let nodes = self.addresses.keys().copied().collect();
         let tls = self.tls(node);
+        let place = self.place(node);
         let (snapshot_chunks, loses_appends) = (self.snapshot_chunks.clone(), self.loses_appends.clone());
-        let votes_left = self.votes_left.clone();
+        let (votes_left, votes_lost) = (self.votes_left.clone(), self.votes_lost.clone());
         let (raft, links) = runtime.block_on(async {
             let links = Links::open(
                 &LinkSettings { me: member, peers, connect_timeout: Duration::from_millis(200), tls: tls.clone() },
                 gate.clone(),
                 faults.clone(),
             );
-            let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends, votes_left };
+            let transport = Transport { links: links.clone(), snapshot_chunks, loses_appends, votes_left, votes_lost };
             let raft = RaftNode::open(settings, Arc::new(transport)).await.unwrap();
             let socket = match held {
                 Some(socket) => {
@@ -288,7 +311,10 @@ impl Cluster {
             };
             let inbound = Arc::new(Node { raft: raft.clone(), heard: heard.clone() });
             let greeting_timeout = Duration::from_secs(1);
-            let settings = ListenerSettings { me: member, nodes, connections: 256, greeting_timeout, tls };
+            let roster = raft.rosters();
+            let settings =
+                ListenerSettings { me: member, place, nodes, roster, connections: 256, greeting_timeout, tls };
+            tokio::spawn(follow(links.clone(), raft.rosters()));
             tokio::spawn(listener::serve(socket, settings, gate.clone(), faults, inbound));
             (raft, links)
         });
@@ -341,6 +367,17 @@ impl Cluster {
         let expected = &expected[expected.len().saturating_sub(ELECTIONS_LIMIT)..];
         for (id, node) in &self.nodes {
             eventually(&format!("node {id} has applied {expected:?}"), || (node.recorded() == expected).then_some(()));
+        }
+    }
+}
+
+/// Keeps the links as the membership wants them, as the node's actor does.
+async fn follow(links: Links, mut rosters: watch::Receiver<Roster>) {
+    loop {
+        let roster = rosters.borrow_and_update().clone();
+        links.follow(&roster);
+        if rosters.changed().await.is_err() {
+            return;
         }
     }
 }

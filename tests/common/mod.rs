@@ -28,6 +28,8 @@ pub struct TestCluster {
     directory: tempfile::TempDir,
     /// The HTTP port and the node port of each node.
     ports: BTreeMap<u16, (u16, u16)>,
+    /// Which node a process is, where that is not its name here: while a node is replaced there are two of it.
+    nodes: BTreeMap<u16, u16>,
     children: BTreeMap<u16, Child>,
     http: reqwest::Client,
     /// What is run as a node; the benchmarks compare two builds.
@@ -63,7 +65,8 @@ impl TestCluster {
         fs::write(directory.path().join("cluster.toml"), text + more).unwrap();
         let http = reqwest::Client::builder().timeout(Duration::from_secs(10)).build().unwrap();
         let program = env!("CARGO_BIN_EXE_cloud-node").into();
-        TestCluster { directory, ports, children: BTreeMap::new(), http, program }
+        let (nodes, children) = (BTreeMap::new(), BTreeMap::new());
+        TestCluster { directory, ports, nodes, children, http, program }
     }
 
     /// Starts all nodes and waits until all are Active and agree on the coordinator.
@@ -88,18 +91,59 @@ impl TestCluster {
 
     /// Starts one node with more arguments.
     pub fn spawn_with(&mut self, id: u16, arguments: &[&str]) {
+        self.spawn_command(id, arguments, &[]);
+    }
+
+    /// Starts one node in an environment of its own.
+    pub fn spawn_in(&mut self, id: u16, environment: &[(&str, PathBuf)]) {
+        self.spawn_command(id, &[], environment);
+    }
+
+    fn spawn_command(&mut self, id: u16, arguments: &[&str], environment: &[(&str, PathBuf)]) {
         let log = File::options().create(true).append(true).open(self.log_path(id)).unwrap();
         let child = Command::new(&self.program)
-            .arg(id.to_string())
+            .arg(self.node(id).to_string())
             .arg("--config")
             .arg(self.directory.path().join("cluster.toml"))
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
             .unwrap();
         assert!(self.children.insert(id, child).is_none(), "node {id} was running");
+    }
+
+    /// Which node a process is.
+    pub fn node(&self, id: u16) -> u16 {
+        self.nodes.get(&id).copied().unwrap_or(id)
+    }
+
+    /// Starts a node with an empty directory and addresses of its own, to be taken in; here it has the name `id`.
+    pub fn join(&mut self, id: u16, node: u16) {
+        self.ports.insert(id, free_ports());
+        self.nodes.insert(id, node);
+        self.spawn_elsewhere(id, &["--join"]);
+    }
+
+    /// Starts such a node, or starts it again; of its addresses and its directory the configuration knows nothing.
+    pub fn spawn_elsewhere(&mut self, id: u16, more: &[&str]) {
+        let directory = self.directory().join(format!("elsewhere-{id}"));
+        let (http, peer) = (self.http_address(id).to_string(), self.peer_address(id).to_string());
+        let arguments = ["--listen", &http, "--peer-listen", &peer, "--data", directory.to_str().unwrap()];
+        self.spawn_with(id, &[&arguments[..], more].concat());
+    }
+
+    /// `client members CHANGE NODE` with the addresses of that process.
+    pub fn change(&self, change: &str, id: u16) -> String {
+        let (node, http, peer) = (self.node(id), self.http_address(id), self.peer_address(id));
+        format!("members {change} {node} {http} --peer {peer}")
+    }
+
+    /// Makes all addresses of this process free for another one, which is to be node `node` there with an empty disk.
+    pub fn wipe(&self, id: u16) {
+        fs::remove_dir_all(self.directory().join(format!("data/node-{id}"))).unwrap();
     }
 
     pub fn directory(&self) -> PathBuf {
@@ -228,7 +272,8 @@ impl TestCluster {
             }
             let first = coordinators[0];
             let agreed = coordinators.iter().all(|coordinator| *coordinator == first);
-            (agreed && first.term.0 > term && running.contains(&first.node.0)).then_some(first)
+            let leads = running.iter().any(|id| self.node(*id) == first.node.0);
+            (agreed && first.term.0 > term && leads).then_some(first)
         })
         .await
     }

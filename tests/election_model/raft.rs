@@ -7,7 +7,7 @@ use image_cloud::core::election::RaftView;
 use image_cloud::id::{LogPosition, NodeId, Term};
 use image_cloud::protocol::election::Campaign;
 
-use super::world::{NODES, members, node};
+use super::world::{NODES, member, members, node};
 
 /// What each node's disk holds, and who ever led.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -55,7 +55,7 @@ impl Raft {
     pub fn view_with_logs(&self, of: usize) -> RaftView {
         let mut view = self.view(of);
         if self.leads(of) {
-            view.matched = (0..NODES).map(|who| (node(who), self.disks[who].log)).collect();
+            view.matched = (0..NODES).map(|who| (member(who), self.disks[who].log)).collect();
             let mut lengths = self.disks.clone().map(|disk| disk.log.length);
             lengths.sort_unstable();
             view.commit = lengths[NODES - (NODES / 2 + 1)];

@@ -13,7 +13,7 @@ use openraft_rt_sim::{SimInstant, SimRuntime};
 use rand::RngExt;
 use rand::rngs::SmallRng;
 
-use super::world::{NODES, World};
+use super::world::{SLOTS, World};
 use crate::history::{Answer, Call, NEVER, Question, Seen, Told};
 
 pub const CALLERS: usize = 4;
@@ -97,7 +97,7 @@ impl Callers {
 /// One attempt at one node: mostly at one that believes that it leads.
 async fn attempt(world: &World, id: u64, question: &Question, fault: Fault) -> Option<Answer> {
     let (any, astray, twice) =
-        world.random(|rng| (rng.random_range(0..NODES), rng.random_bool(0.25), rng.random_bool(0.1)));
+        world.random(|rng| (rng.random_range(0..SLOTS), rng.random_bool(0.25), rng.random_bool(0.1)));
     let index = world.leader().map(|(leader, _)| leader).filter(|_| !astray).unwrap_or(any);
     let (group, life) = world.running(index)?;
     on_the_way(world).await;

@@ -7,7 +7,7 @@ use std::ops::RangeBounds;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use image_cloud::raft::snapshot::SnapshotStore;
+use image_cloud::raft::snapshot::{SnapshotStore, StoredSnapshot};
 use image_cloud::raft::types::{Entry, LogId, Types, Vote};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{AsyncRuntime, OptionalSend};
@@ -79,7 +79,7 @@ pub struct Disk {
     stalls: bool,
     honesty: Honesty,
     rng: SmallRng,
-    snapshot: Option<Vec<u8>>,
+    snapshot: Option<StoredSnapshot>,
     /// Entries that were purged since the checker looked last: a snapshot covers them, so they are committed.
     pub purged: Vec<Entry>,
 }
@@ -134,12 +134,12 @@ impl SharedDisk {
 }
 
 impl SnapshotStore for SharedDisk {
-    fn save(&self, bytes: &[u8]) -> io::Result<()> {
-        self.lock().snapshot = Some(bytes.to_vec());
+    fn save(&self, description: &[u8], state: &[u8]) -> io::Result<()> {
+        self.lock().snapshot = Some(StoredSnapshot { description: description.to_vec(), state: state.to_vec() });
         Ok(())
     }
 
-    fn load(&self) -> io::Result<Option<Vec<u8>>> {
+    fn load(&self) -> io::Result<Option<StoredSnapshot>> {
         Ok(self.lock().snapshot.clone())
     }
 }

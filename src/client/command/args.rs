@@ -7,7 +7,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
 use super::{
-    capacity, decrypt, encrypt, events, fail, hash, heal, inspect, kv, label, partition, read_label, send, slow, status,
+    capacity, decrypt, encrypt, events, fail, hash, heal, inspect, kv, label, members, partition, read_label, send,
+    slow, status,
 };
 
 const EXAMPLES: &str = "\
@@ -21,6 +22,7 @@ Examples:
   client set color blue                           writes to the replicated store; client get color reads
   client incr views -1 --floor 0                  a counter that never goes below zero
   client partition 1,2/3                          cuts node 3 off from the others; client heal ends it
+  client members replace 2 127.0.0.1:8012         puts a new node 2 in the place of the old one
 
 `client 1 5` is short for `client send 1 5`: a number in place of a command means send.";
 
@@ -82,6 +84,8 @@ pub enum Command {
     ExplainElection(events::ExplainArguments),
     /// Show whether all replicas are equal
     Hash(hash::HashArguments),
+    /// Show who belongs to the cluster; add, replace and remove nodes while it runs
+    Members(members::Arguments),
     /// Cut links between nodes
     Partition(partition::Arguments),
     /// Delay and lose messages between nodes
@@ -189,6 +193,11 @@ mod tests {
             "client hash -o json",
             "client events --follow --node 2",
             "client explain-election 7 -o json",
+            "client members",
+            "client members -o json",
+            "client members add 4 127.0.0.1:8004",
+            "client members replace 2 127.0.0.1:8012 --peer 127.0.0.1:9500 --wait 5m -o json",
+            "client members remove 2",
             "client partition 1,2/3",
             "client partition --one-way 1/2",
             "client partition --only 1/2",
@@ -222,6 +231,12 @@ mod tests {
             "client fail 1",
             "client fail 1 --for 5",
             "client fail 1 --for 0s",
+            "client members add 4",
+            "client members add four 127.0.0.1:8004",
+            "client members replace 2 localhost:8012",
+            "client members replace 2 127.0.0.1:8012 --wait 2h",
+            "client members remove",
+            "client members remove 2 127.0.0.1:8002",
             "client partition",
             "client partition 1,2",
             "client partition 1,2/2",

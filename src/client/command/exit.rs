@@ -68,10 +68,12 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
         ProblemCode::Unauthorized | ProblemCode::Forbidden => Exit::Denied,
         ProblemCode::BadImage => Exit::Damaged,
         ProblemCode::TooLarge
+        | ProblemCode::TooSlow
         | ProblemCode::CarrierTooSmall
         | ProblemCode::Conflict
         | ProblemCode::Forgotten
         | ProblemCode::OutcomeUnknown
+        | ProblemCode::StorageFull
         | ProblemCode::Internal => Exit::Failed,
         ProblemCode::Busy
         | ProblemCode::NotActive
@@ -129,7 +131,7 @@ impl From<SecretsError> for CommandError {
         let exit = match &error {
             SecretsError::Unusable { source, .. } => exit_of_io(source),
             SecretsError::TooOpen { .. } => Exit::Denied,
-            SecretsError::Missing { .. } => Exit::NotFound,
+            SecretsError::Missing { .. } | SecretsError::NoCluster { .. } => Exit::NotFound,
             SecretsError::Damaged { .. } | SecretsError::NotAToken { .. } | SecretsError::Certificate { .. } => {
                 Exit::Damaged
             }

@@ -11,7 +11,7 @@ use super::output::{Format, json_line, new_table, print_bytes, print_line, print
 use super::target::TargetArguments;
 use crate::client::Consistency;
 use crate::id::RequestId;
-use crate::protocol::kv::{Batch, BatchOperation, Item, VALUE_LIMIT_BYTES, Written};
+use crate::protocol::kv::{Batch, BatchOperation, Item, MOST_VALUE_BYTES, Written};
 use crate::protocol::ledger::KvResult;
 
 /// Keys asked for at a time.
@@ -330,13 +330,13 @@ fn say(written: &Written, write: &WriteArguments, what: &str) -> Result<(), Comm
 fn from_stdin() -> Result<(Option<String>, Option<String>), CommandError> {
     use base64::Engine;
     let mut bytes = Vec::new();
-    let limit = VALUE_LIMIT_BYTES as u64 + 1;
+    let limit = MOST_VALUE_BYTES as u64 + 1;
     std::io::stdin()
         .take(limit)
         .read_to_end(&mut bytes)
         .map_err(|error| CommandError::file("cannot read standard input", &error, "give the value as an argument"))?;
     if bytes.len() as u64 == limit {
-        let text = format!("the value has more than {VALUE_LIMIT_BYTES} bytes");
+        let text = format!("the value has more than {MOST_VALUE_BYTES} bytes, which no node takes");
         return Err(CommandError::new(Exit::Failed, text));
     }
     match String::from_utf8(bytes) {

@@ -15,6 +15,7 @@ mod kv;
 mod label;
 mod links;
 mod local;
+mod members;
 mod output;
 mod partition;
 mod picture;
@@ -99,6 +100,7 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Events(arguments) => events::events(&arguments, target).await,
         Command::ExplainElection(arguments) => events::explain(&arguments, target).await,
         Command::Hash(arguments) => hash::hash(&arguments, target).await,
+        Command::Members(arguments) => members::run(&arguments, target).await,
         Command::Partition(arguments) => partition::run(&arguments, target).await,
         Command::Slow(arguments) => slow::run(&arguments, target).await,
         Command::Heal(heal::Arguments {}) => heal::run(target).await,

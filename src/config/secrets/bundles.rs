@@ -19,6 +19,8 @@ pub enum Purpose {
     Create,
     /// New certificates, also for nodes that were added: cluster key, authority and admin token stay.
     Renew,
+    /// The bundle of one more node, or of a machine that takes the place of one: the same, and no other bundle is touched.
+    Add,
 }
 
 /// What was made.
@@ -48,7 +50,7 @@ pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bu
             Authority::fresh(Validity::of_authority(now_s()))?.store(&operator)?;
             operator
         }
-        Purpose::Renew => SecretDirectory::open(&path)?,
+        Purpose::Renew | Purpose::Add => SecretDirectory::open(&path)?,
     };
     let authority = Authority::load(&operator)?;
     let valid = Validity::of_node(now_s());
@@ -67,7 +69,7 @@ pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bu
     Ok(Bundles { operator: path, nodes: made, valid_until_s: valid.until_s })
 }
 
-fn copy(from: &SecretDirectory, to: &SecretDirectory, name: &str) -> Result<(), SecretsError> {
+pub(super) fn copy(from: &SecretDirectory, to: &SecretDirectory, name: &str) -> Result<(), SecretsError> {
     let path = from.existing(name)?;
     let text = files::read(&path)?.ok_or(SecretsError::Damaged { path })?;
     to.write(name, &text)

@@ -85,6 +85,15 @@ pub enum SecretsError {
         /// The file.
         path: PathBuf,
     },
+    /// A node is to join a cluster of this machine, and there is none.
+    #[error(
+        "there are no secrets of a cluster in {path} to join with: start one of its nodes there first, or, where the cluster runs on other \
+         machines, name this node's bundle with --secrets; `cloud-node init --add` makes it"
+    )]
+    NoCluster {
+        /// Where they should be.
+        path: PathBuf,
+    },
     /// A second `init` would make a second cluster in place of the first.
     #[error(
         "{path} exists: `init` would make another cluster over it; add --renew for new certificates of this one, or name another --out"
@@ -134,6 +143,30 @@ pub fn of_one_machine(directory: &Path, node: NodeId) -> Result<NodeSecrets, Sec
         issued.store(&directory, node)?;
     }
     load(&directory, node)
+}
+
+/// The secrets of a node that joins the cluster of this machine with a directory of its own: a certificate of that cluster's authority,
+/// and copies of the rest, so that the node finds them at its next start too.
+///
+/// # Errors
+/// There is no such cluster; a directory or file that is too open, damaged or unusable.
+pub fn of_cluster_here(cluster: &Path, own: &Path, node: NodeId) -> Result<NodeSecrets, SecretsError> {
+    if !cluster.join(AUTHORITY_KEY_FILE).exists() && !own.join(AUTHORITY_FILE).exists() {
+        return Err(SecretsError::NoCluster { path: cluster.to_owned() });
+    }
+    if cluster == own || own.join(AUTHORITY_FILE).exists() {
+        return of_one_machine(own, node);
+    }
+    let cluster = SecretDirectory::open(cluster)?;
+    let own = SecretDirectory::create(own)?;
+    let _lock = own.lock()?;
+    let issued = Authority::load(&cluster)?.issue(node, &[], Validity::of_node(now_s()))?;
+    issued.store(&own, node)?;
+    // The authority's certificate comes last: it says that the rest is there.
+    for name in [CLUSTER_KEY_FILE, ADMIN_TOKEN_FILE, AUTHORITY_FILE] {
+        bundles::copy(&cluster, &own, name)?;
+    }
+    load(&own, node)
 }
 
 /// The secrets of a node from its own bundle; nothing is made.

@@ -62,7 +62,7 @@ impl Election {
         if self.hand_over.is_some() || self.round.is_some() || self.candidacy.is_some() || self.is_stuck() {
             return;
         }
-        match self.must_leave() {
+        match self.must_leave(now) {
             Some(cause) => self.leave(now, term, cause, effects),
             None => self.improve(now, term, effects),
         }
@@ -136,9 +136,11 @@ impl Election {
     }
 
     /// Why this node should not lead any longer, if it should not.
-    pub(super) fn must_leave(&self) -> Option<Cause> {
+    pub(super) fn must_leave(&self, now: Moment) -> Option<Cause> {
         if self.state == NodeState::Stopping {
             Some(Cause::PlannedStop)
+        } else if now < self.leaves_until {
+            Some(Cause::MembershipChange)
         } else if self.disk_waits >= self.settings.disk_stall {
             Some(Cause::DiskStall)
         } else {

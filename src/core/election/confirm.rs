@@ -20,6 +20,10 @@ impl Election {
         }
         let is_news = view.term > self.raft.term || (self.raft.voters.is_empty() && !view.voters.is_empty());
         self.raft = view;
+        if !self.is_before_first_start() {
+            let voters = &self.raft.voters;
+            self.reports.retain(|_, report| voters.contains(&report.member));
+        }
         match self.raft.leader {
             // Its own leadership is learned when it is announced.
             Some(node) if node != self.me() => self.learn(Leadership { term: self.raft.term, node }),

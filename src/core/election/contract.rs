@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::id::{Load, LogPosition, MemberId, NodeId, Term};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, ElectionResult, Finding, Heartbeat, RoundId};
 use crate::protocol::status::{Leadership, NodeState};
+use crate::time::Moment;
 
 /// Raft as the election sees it: what the adapter reports whenever it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,7 +26,7 @@ pub struct RaftView {
     /// Voters that granted the vote, while this node leads; empty where the library does not tell.
     pub votes: Vec<NodeId>,
     /// While this node leads: where each voter's log is known to match.
-    pub matched: BTreeMap<NodeId, LogPosition>,
+    pub matched: BTreeMap<MemberId, LogPosition>,
 }
 
 /// Everything that can happen to the election.
@@ -73,6 +74,13 @@ pub enum Input {
         from: MemberId,
         /// The message.
         message: ElectionMessage,
+    },
+    /// A member refused this node because it is no member in its present life.
+    NotAMember,
+    /// This node is to leave the membership, and should not lead until that time: it hands over.
+    GiveUpLead {
+        /// So long, if nobody takes over.
+        until: Moment,
     },
     /// For how long the log's disk has been working on a sync without finishing any; zero while nothing waits for it.
     Disk {

@@ -68,7 +68,7 @@ impl Election {
         let is_leader = self.leads_in(term);
         match stage {
             Stage::CatchingUp { until } => {
-                let is_hopeless = !is_leader || self.suspected.contains_key(&to.node) || self.must_leave().is_some();
+                let is_hopeless = !is_leader || self.suspected.contains_key(&to.node) || self.must_leave(now).is_some();
                 if successor.is_some() || is_hopeless || now >= until {
                     self.finish_hand_over(now, None, effects);
                 } else if self.has_caught_up(to) {
@@ -112,7 +112,7 @@ impl Election {
         let has_all = self
             .raft
             .matched
-            .get(&member.node)
+            .get(&member)
             .is_some_and(|matched| matched.term == self.raft.term && matched.length >= self.raft.commit);
         has_all || !self.keeps(Rule::HandOverToCaughtUp)
     }

@@ -1,9 +1,9 @@
-//! Who belongs to the cluster: an empty node whose life is not among the voters takes no part (E0).
+//! Who belongs to the cluster: an empty node whose life is not among the voters takes no part until it is taken in (E0).
 
 use crate::id::MemberId;
 use crate::time::Moment;
 
-use super::{Effect, Election};
+use super::{Effect, Election, FirstStart};
 
 /// Whether this node, as long as its log is empty, was shown a membership without it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -11,29 +11,46 @@ pub(super) enum Membership {
     /// Nobody showed a membership, or this node stands in it.
     #[default]
     Undisputed,
-    /// A wiped disk: the old life of this node is a voter, the new one is not, and would vote twice.
+    /// A new node, or a wiped disk: the old life of this node is a voter, the new one is not, and would vote twice.
     Outsider,
+}
+
+impl Membership {
+    /// A node that waits to be taken in keeps out of everything until then.
+    pub fn at_start(first_start: FirstStart) -> Self {
+        match first_start {
+            FirstStart::Never => Membership::Outsider,
+            FirstStart::Everybody | FirstStart::Majority => Membership::Undisputed,
+        }
+    }
 }
 
 impl Election {
     /// An answer showed the voters that a peer knows.
     pub(super) fn shown(&mut self, voters: &[MemberId], effects: &mut Vec<Effect>) {
         let is_left_out = !voters.is_empty() && !voters.contains(&self.settings.me);
-        if self.raft.voters.is_empty() && is_left_out && self.membership != Membership::Outsider {
+        if is_left_out {
+            self.shut_out(effects);
+        }
+    }
+
+    /// The cluster goes on without this life of the node. One with a log learns more from that.
+    pub(super) fn shut_out(&mut self, effects: &mut Vec<Effect>) {
+        if self.raft.voters.is_empty() && self.membership != Membership::Outsider {
             self.membership = Membership::Outsider;
             self.round = None;
             self.candidacy = None;
             let node = self.me();
             effects.push(Effect::Alarm(format!(
-                "node {node} has an empty disk and is not among the voters in its new life {}: \"members replace {node}\" is needed, \
-                 which this version lacks: put its old data directory back, or begin anew with the data of all nodes deleted",
+                "node {node} has an empty disk and is no member in its new life {}: `client members replace {node} ADDRESS` takes it \
+                 in with this node's HTTP address, or `client members add` if there was no node {node} before",
                 self.settings.me
             )));
         }
     }
 
     /// Whether this node must keep out of every election. It ends when its own Raft knows it for a voter.
-    pub(super) fn is_outsider(&self) -> bool {
+    pub fn is_outsider(&self) -> bool {
         self.membership == Membership::Outsider && !self.raft.voters.contains(&self.settings.me)
     }
 

@@ -78,6 +78,8 @@ pub struct Election {
     offer: Option<Offer>,
     /// For how long the disk has been working on a sync.
     disk_waits: Duration,
+    /// This node is to leave the membership: it gives up its lead and takes none until then.
+    leaves_until: Moment,
     /// The term in which a hand-over did not come off: this node leads, but its Raft refuses writes.
     stuck: Option<Term>,
     dead_man: DeadMan,
@@ -142,7 +144,7 @@ impl Election {
             reported: None,
             suspected: BTreeMap::new(),
             reports: BTreeMap::new(),
-            membership: Membership::default(),
+            membership: Membership::at_start(settings.first_start),
             calls: Calls::numbered_from(seed, &settings),
             round: None,
             answers: BTreeMap::new(),
@@ -154,6 +156,7 @@ impl Election {
             balance: Balance::default(),
             offer: None,
             disk_waits: Duration::ZERO,
+            leaves_until: Moment::default(),
             stuck: None,
             dead_man: DeadMan::default(),
             last_alarm: None,
@@ -200,6 +203,8 @@ impl Election {
             }
             Input::Received { from, message } if self.takes_part() => self.receive(now, from, message, effects),
             Input::Disk { waits } => self.disk_waits = waits,
+            Input::NotAMember => self.shut_out(effects),
+            Input::GiveUpLead { until } => self.leaves_until = until,
             Input::HandOverRefused { term, why } => self.hand_over_refused(now, term, why, effects),
             Input::CampaignRefused { term, why } => self.refused(now, term, why, effects),
             Input::Heartbeat(_) | Input::Learned(_) | Input::Probed { .. } | Input::Received { .. } => {}
@@ -225,7 +230,7 @@ impl Election {
     fn heard(&mut self, heartbeat: Heartbeat) {
         let Heartbeat { member, load, state, last_log, coordinator, disk_waits_ms, .. } = heartbeat;
         let disk_waits = Duration::from_millis(disk_waits_ms.into());
-        if member.node != self.me() && self.settings.nodes.contains(&member.node) {
+        if member.node != self.me() && self.counts(member) {
             self.reports.insert(member.node, Report { member, load, state, last_log, disk_waits });
             if let Some(leadership) = coordinator {
                 self.learn(leadership);
@@ -234,7 +239,7 @@ impl Election {
     }
 
     fn receive(&mut self, now: Moment, from: MemberId, message: ElectionMessage, effects: &mut Vec<Effect>) {
-        if !self.settings.nodes.contains(&from.node) {
+        if !self.counts(from) {
             return;
         }
         match message {
@@ -271,7 +276,27 @@ impl Election {
     }
 
     fn peers(&self) -> Vec<NodeId> {
-        self.settings.nodes.iter().copied().filter(|node| *node != self.me()).collect()
+        self.nodes().into_iter().filter(|node| *node != self.me()).collect()
+    }
+
+    /// Who takes part: the nodes of the voters, and before the first start those that are configured.
+    fn nodes(&self) -> Vec<NodeId> {
+        if self.is_before_first_start() {
+            return self.settings.nodes.clone();
+        }
+        let mut nodes: Vec<NodeId> = self.raft.voters.iter().map(|voter| voter.node).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
+    }
+
+    /// Whether what that member says counts: of two lives of one node only the voter's does.
+    fn counts(&self, member: MemberId) -> bool {
+        if self.is_before_first_start() {
+            self.settings.nodes.contains(&member.node)
+        } else {
+            self.raft.voters.contains(&member)
+        }
     }
 
     fn keeps(&self, rule: Rule) -> bool {

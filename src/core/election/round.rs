@@ -153,7 +153,7 @@ impl Election {
 
     /// Whether everybody who is not taken for lost has answered; a first start waits for all.
     fn is_answered(&self, round: &Round) -> bool {
-        self.settings.nodes.iter().all(|node| {
+        self.nodes().iter().all(|node| {
             let is_lost = *node != self.me() && round.cause != Cause::FirstStart && self.suspected.contains_key(node);
             round.answers.contains_key(node) || is_lost
         })
@@ -200,6 +200,7 @@ impl Election {
         let enough = match self.settings.first_start {
             FirstStart::Everybody => missing.is_empty(),
             FirstStart::Majority => standings.len() >= rank::majority(self.settings.nodes.len()),
+            FirstStart::Never => false,
         };
         if !standings.iter().all(is_empty) {
             return self.give_up_round(now);
@@ -213,7 +214,7 @@ impl Election {
         let is_first = ranked.first().is_some_and(|first| first.member == self.settings.me);
         match self.settings.first_start {
             FirstStart::Everybody if !is_first => self.give_up_round(now),
-            FirstStart::Everybody | FirstStart::Majority => {
+            FirstStart::Everybody | FirstStart::Majority | FirstStart::Never => {
                 let Some(round) = self.round.take() else { return };
                 self.stand(now, round.id, None, round.cause, ranked, Campaign::Initialise, effects);
             }

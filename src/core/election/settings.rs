@@ -103,6 +103,8 @@ pub enum FirstStart {
     Everybody,
     /// The majority that answers (`--bootstrap`, given to one node only); the rest are added later.
     Majority,
+    /// Nobody: this node waits until a cluster that is there takes it in (`--join`).
+    Never,
 }
 
 /// The rules whose loss the model checker or the simulation of loads must notice, one mutant each.

@@ -190,6 +190,10 @@ impl Table {
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
+
+    pub fn keys(&self) -> u64 {
+        self.values.len() as u64
+    }
 }
 
 fn number(value: &[u8]) -> Option<i64> {

@@ -20,6 +20,9 @@ use self::answers::{Answers, Known};
 use self::kv::Table;
 use crate::protocol::ledger::{Answer, Change, KeyValue, KvResult, Refused, RefusedWhy, Stamp, Write};
 
+/// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
+const BESIDE_A_KEY: u64 = 128;
+
 /// The ledger's state. A clone costs a few pointers, so that a snapshot can be written while commands go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -96,6 +99,16 @@ impl Ledger {
     /// Bytes of all keys and values.
     pub fn size_bytes(&self) -> u64 {
         self.table.size_bytes()
+    }
+
+    /// Bytes that the table takes, about: keys, values, and what is kept beside each.
+    pub fn footprint_bytes(&self) -> u64 {
+        self.table.size_bytes() + self.table.keys() * BESIDE_A_KEY
+    }
+
+    /// Whether the answer to this write is known already: to apply it again changes nothing.
+    pub fn has_answered(&self, write: &Write) -> bool {
+        !matches!(self.answers.find(write.caller, write.id, answers::content(write)), Known::New)
     }
 
     /// Answers that are kept for repeated request ids.

@@ -8,7 +8,7 @@ mod peer;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::id::NodeId;
@@ -20,7 +20,7 @@ use peer::{Peer, Probing};
 /// The numbers of the failure detector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Settings {
-    /// The other configured nodes.
+    /// The other nodes, as configured. Once there is a membership, [`Input::Peers`] tells.
     pub peers: Vec<NodeId>,
     /// Silence longer than this on two ticks in a row is suspicious (150 ms).
     pub suspicion: Duration,
@@ -83,6 +83,8 @@ pub enum Input {
         /// Whom.
         node: NodeId,
     },
+    /// These are the other nodes from now on: the membership has changed.
+    Peers(BTreeSet<NodeId>),
     /// Raft follows that leader from now on, or none.
     Follows {
         /// The leader.
@@ -165,7 +167,7 @@ impl Liveness {
         Liveness { settings, peers, raft: None, started: None, last_tick: None, last_tick_was_late: false }
     }
 
-    /// Takes one input at `now` and returns what is to be done, in order. Nodes that are not configured are ignored.
+    /// Takes one input at `now` and returns what is to be done, in order. Nodes that are no peers are ignored.
     pub fn step(&mut self, now: Moment, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
         self.started.get_or_insert(now);
@@ -176,6 +178,7 @@ impl Liveness {
             Input::Probed { node, outcome } => self.probed(now, node, outcome, &mut effects),
             Input::Resumed => self.resumed(now, &mut effects),
             Input::Asked { round, node } => self.asked(now, round, node, &mut effects),
+            Input::Peers(peers) => self.know(peers),
             Input::Follows { leader } => self.follow(now, leader, &mut effects),
             Input::Appended => self.appended(now, &mut effects),
         }
@@ -190,6 +193,14 @@ impl Liveness {
     /// When that node was heard last.
     pub fn last_heard(&self, node: NodeId) -> Option<Moment> {
         self.peers.get(&node)?.heard
+    }
+
+    /// Keeps what is known of those who stay.
+    fn know(&mut self, peers: BTreeSet<NodeId>) {
+        self.peers.retain(|node, _| peers.contains(node));
+        for node in peers {
+            self.peers.entry(node).or_default();
+        }
     }
 
     fn heard(&mut self, now: Moment, node: NodeId, effects: &mut Vec<Effect>) {
@@ -288,10 +299,11 @@ impl Liveness {
         let was_paused = self.is_late(now);
         self.last_tick = Some(now);
         self.last_tick_was_late = was_paused;
-        for node in self.settings.peers.clone() {
-            if self.peers[&node].is_awaited(now, self.settings.patience) {
-                self.conclude_alive(now, node, effects);
-            }
+        let patience = self.settings.patience;
+        let awaited = |(node, peer): (&NodeId, &Peer)| peer.is_awaited(now, patience).then_some(*node);
+        let awaited: Vec<NodeId> = self.peers.iter().filter_map(awaited).collect();
+        for node in awaited {
+            self.conclude_alive(now, node, effects);
         }
         if was_paused {
             // Look again at the next tick.

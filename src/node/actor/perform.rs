@@ -1,5 +1,6 @@
 //! The effects of the cores, performed.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use log::Level;
 
 use super::{ElectionInput, LivenessInput, Node, SyncAnswered, record};
 use crate::core::{election, failure, liveness, placement, recovery};
+use crate::id::MemberId;
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
+use crate::protocol::membership::Place;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
@@ -37,13 +40,17 @@ impl Node {
             Effect::Campaign { campaign, term, vacancy, members } => {
                 let (raft, node) = (self.parts.raft.clone(), context.address());
                 log::info!("node {}: campaigns ({campaign}) from term {term}", self.me());
+                let places = self.places_of(members);
                 tokio::spawn(async move {
-                    let asked = match campaign {
-                        Campaign::Initialise => raft.initialise(members).await,
-                        _ => raft.campaign(campaign, vacancy).await,
+                    let asked = match (campaign, places) {
+                        (Campaign::Initialise, Ok(places)) => {
+                            raft.initialise(places).await.map_err(|error| error.to_string())
+                        }
+                        (Campaign::Initialise, Err(why)) => Err(why),
+                        _ => raft.campaign(campaign, vacancy).await.map_err(|error| error.to_string()),
                     };
-                    if let Err(error) = asked {
-                        let refused = election::Input::CampaignRefused { term, why: error.to_string() };
+                    if let Err(why) = asked {
+                        let refused = election::Input::CampaignRefused { term, why };
                         let _ = node.send(ElectionInput(refused)).await;
                     }
                 });
@@ -93,6 +100,17 @@ impl Node {
                 log::info!("node {}: the first start waits for node {}", self.me(), names.join(", "));
             }
         }
+    }
+
+    /// Where the first members are found, each by its own word, so that all who begin the cluster begin it with the same.
+    fn places_of(&self, members: Vec<MemberId>) -> Result<BTreeMap<MemberId, Place>, String> {
+        let shared = &self.parts.shared;
+        let place = |member: MemberId| {
+            let met = self.parts.links.met(member.node).filter(|(met, _)| *met == member);
+            let place = if member == shared.member { Some(shared.place) } else { met.map(|(_, place)| place) };
+            place.map(|place| (member, place)).ok_or_else(|| format!("node {member} has not said where it is found"))
+        };
+        members.into_iter().map(place).collect()
     }
 
     pub(super) fn perform_liveness(&mut self, now: Moment, effect: liveness::Effect, context: &mut Context<Self>) {

@@ -17,7 +17,7 @@ use crate::id::{Incarnation, Load, LogPosition};
 use crate::protocol::fault::LinkFault;
 use crate::protocol::frame::Lane;
 use crate::protocol::status::NodeState;
-use crate::transport::dial::{Connection, DialError, dial};
+use crate::transport::dial::{Connection, DialError, Target, dial};
 use crate::transport::tls::for_tests::{authority, now_s, tls_of, tls_valid};
 use crate::transport::tls::{HandshakeError, TlsFault};
 
@@ -50,6 +50,10 @@ impl Inbound for Ear {
         StateSyncResponse { node: request.node, active: false, coordinator: None, placements: Vec::new(), commit: 0 }
     }
 
+    fn last_log(&self) -> LogPosition {
+        LogPosition::default()
+    }
+
     async fn raft(&self, request: Vec<u8>) -> Vec<u8> {
         request
     }
@@ -58,6 +62,7 @@ impl Inbound for Ear {
 struct Served {
     address: SocketAddr,
     faults: Faults,
+    roster: watch::Sender<Roster>,
     /// Makes the certificates of the nodes that call.
     authority: Authority,
     ear: mpsc::UnboundedReceiver<String>,
@@ -68,13 +73,25 @@ fn member(node: u16) -> MemberId {
     MemberId { node: NodeId(node), incarnation: Incarnation(7) }
 }
 
+fn place(node: u16) -> Place {
+    let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+    Place::new(address(8000 + node), address(9000 + node))
+}
+
+fn introduction() -> Introduction {
+    Introduction { member: member(1), place: place(1), last_log: LogPosition::default() }
+}
+
 async fn serve_node_1(connections: usize) -> Served {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = socket.local_addr().unwrap();
     let authority = authority();
+    let (roster, rosters) = watch::channel(Roster::default());
     let settings = ListenerSettings {
         me: member(1),
+        place: place(1),
         nodes: vec![NodeId(1), NodeId(2), NodeId(3)],
+        roster: rosters,
         connections,
         greeting_timeout: Duration::from_millis(300),
         tls: tls_of(&authority, 1),
@@ -83,7 +100,7 @@ async fn serve_node_1(connections: usize) -> Served {
     let mut task = tokio::task::JoinSet::new();
     let faults = Faults::new([NodeId(2), NodeId(3)], 1);
     task.spawn(serve(socket, settings, Gate::default(), faults.clone(), Arc::new(Ear(sender))));
-    Served { address, faults, authority, ear, _task: task }
+    Served { address, faults, roster, authority, ear, _task: task }
 }
 
 impl Served {
@@ -105,7 +122,7 @@ impl Served {
     async fn greeted(&self, purpose: Purpose) -> PeerStream {
         let mut stream = self.secured(&hello(1, purpose)).await;
         let mut answer = frame::preamble().to_vec();
-        answer.extend(encode_frame(&Welcome::Accepted { member: member(1) }).unwrap());
+        answer.extend(encode_frame(&Welcome::Accepted(introduction())).unwrap());
         let mut read = vec![0; answer.len()];
         stream.read_exact(&mut read).await.unwrap();
         assert_eq!(read, answer);
@@ -114,7 +131,23 @@ impl Served {
 
     /// Calls with these credentials, as the node of this number.
     async fn dial(&self, tls: &NodeTls, from: u16, to: u16) -> Result<Connection, DialError> {
-        dial(tls, member(from), NodeId(to), self.address, Purpose::Control, DEADLINE).await
+        self.dial_as(tls, member(from), to, None, Purpose::Control).await
+    }
+
+    fn target(&self) -> Target {
+        Target { node: NodeId(1), life: None, address: self.address }
+    }
+
+    async fn dial_as(
+        &self,
+        tls: &NodeTls,
+        from: MemberId,
+        to: u16,
+        life: Option<Incarnation>,
+        purpose: Purpose,
+    ) -> Result<Connection, DialError> {
+        let target = Target { node: NodeId(to), life, address: self.address };
+        dial(tls, from, target, purpose, DEADLINE).await
     }
 }
 
@@ -140,7 +173,7 @@ async fn send(stream: &mut PeerStream, message: &NodeFrame) {
 
 fn hello(to: u16, purpose: Purpose) -> Vec<u8> {
     let mut bytes = frame::preamble().to_vec();
-    bytes.extend(encode_frame(&Hello { member: member(2), to: NodeId(to), purpose }).unwrap());
+    bytes.extend(encode_frame(&Hello { member: member(2), to: NodeId(to), life: None, purpose }).unwrap());
     bytes
 }
 
@@ -244,6 +277,45 @@ async fn who_does_not_belong_here_is_told_why() {
     assert_eq!(call(1, 1).await, Refusal::SameNode { node: NodeId(1) });
     // With the certificate of another node of the same cluster.
     assert_eq!(call(3, 2).await, Refusal::NotCertified { claimed: NodeId(3), certified: NodeId(2) });
+}
+
+/// Once there is a membership, only members are heard; whoever was removed is told so, also on a connection that it has, and another life
+/// of this node is nobody that anybody means. Raft, and the question who is here, are open to all nodes of the cluster.
+#[tokio::test]
+async fn members_are_heard_strangers_wait_and_the_removed_are_told() {
+    let served = serve_node_1(16).await;
+    let life = |node, life| MemberId { node: NodeId(node), incarnation: Incarnation(life) };
+    let call = async |from: MemberId, lives: Option<u64>, purpose| {
+        let tls = tls_of(&served.authority, from.node.0);
+        match served.dial_as(&tls, from, 1, lives.map(Incarnation), purpose).await {
+            Err(DialError::Unwelcome { refusal, .. }) => Err(refusal),
+            other => Ok(other.unwrap()),
+        }
+    };
+    let before = call(member(3), None, Purpose::Control).await.unwrap();
+    let places = [(member(1), place(1)), (member(2), place(2))].into();
+    let removed = [member(3)].into();
+    served.roster.send_replace(Roster { places, removed, length: 5, ..Roster::default() });
+    let Connection { mut reader, .. } = before;
+    assert!(!matches!(reader.message::<NodeFrame>(LIMIT_BYTES).await, Ok(Some(_))), "it is closed");
+
+    for purpose in [Purpose::Control, Purpose::Heartbeat, Purpose::Raft(Lane::Vote), Purpose::Admission] {
+        let refused = call(member(3), None, purpose).await.err();
+        assert_eq!(refused, Some(Refusal::Removed { caller: member(3) }), "{purpose}");
+        assert!(call(member(2), Some(7), purpose).await.is_ok(), "{purpose}");
+        let other = call(member(2), Some(8), purpose).await.err();
+        assert_eq!(other, Some(Refusal::AnotherLife { asked: life(1, 8), here: member(1) }), "{purpose}");
+    }
+    for stranger in [life(2, 9), life(4, 7), life(1, 9)] {
+        for purpose in [Purpose::Control, Purpose::Heartbeat] {
+            let refused = call(stranger, None, purpose).await.err();
+            assert_eq!(refused, Some(Refusal::NotAMember { caller: stranger }), "{purpose}");
+        }
+        for purpose in [Purpose::Raft(Lane::Append), Purpose::Admission] {
+            assert!(call(stranger, None, purpose).await.is_ok(), "{stranger} {purpose}");
+        }
+    }
+    assert_eq!(call(member(2), None, Purpose::Admission).await.unwrap().introduction, introduction());
 }
 
 /// What a dialler is told by its own look at the certificate, or by the listener's.
@@ -409,7 +481,10 @@ async fn through_somebody(served: &Served, what: OnTheWay) -> (Connection, onesh
         }
     });
     let tls = tls_of(&served.authority, 2);
-    let connection = dial(&tls, member(2), NodeId(1), address, Purpose::Heartbeat, DEADLINE).await.unwrap();
+    let connection =
+        dial(&tls, member(2), Target { node: NodeId(1), life: None, address }, Purpose::Heartbeat, DEADLINE)
+            .await
+            .unwrap();
     (connection, begin)
 }
 
@@ -580,8 +655,7 @@ async fn over_a_cut_link_connections_neither_begin_nor_end() {
     for cut in [cut(true, false), cut(false, true)] {
         served.faults.replace(&cut).unwrap();
         let short = Duration::from_millis(300);
-        let silent =
-            dial(&tls_of(&served.authority, 2), member(2), NodeId(1), served.address, Purpose::Control, short).await;
+        let silent = dial(&tls_of(&served.authority, 2), member(2), served.target(), Purpose::Control, short).await;
         assert!(matches!(silent, Err(DialError::Silent { .. })), "{silent:?}");
         let other = served.dial(&tls_of(&served.authority, 3), 3, 1).await;
         assert!(other.is_ok(), "{other:?}");

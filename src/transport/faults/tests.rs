@@ -10,9 +10,10 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::secrets::Authority;
-use crate::id::{Incarnation, MemberId};
+use crate::id::{Incarnation, LogPosition, MemberId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Lane, NodeFrame, Welcome};
+use crate::protocol::membership::{Introduction, Place};
 use crate::transport::tls::for_tests::{authority, tls_of};
 use crate::transport::tls::{Accepted, NodeTls};
 use crate::transport::wire::{FrameReader, encode_frame, write_within};
@@ -39,6 +40,11 @@ struct Echo {
     _tasks: tokio::task::JoinSet<()>,
 }
 
+fn introduction() -> Introduction {
+    let address = SocketAddr::from(([127, 0, 0, 1], 1));
+    Introduction { member: member(2), place: Place::new(address, address), last_log: LogPosition::default() }
+}
+
 async fn echo() -> Echo {
     let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, greeted) = (socket.local_addr().unwrap(), Arc::new(AtomicUsize::new(0)));
@@ -57,7 +63,7 @@ async fn echo() -> Echo {
                 let _: Option<Hello> = reader.message(HELLO_LIMIT_BYTES).await.unwrap();
                 counter.fetch_add(1, Ordering::Relaxed);
                 let mut answer = frame::preamble().to_vec();
-                answer.extend(encode_frame(&Welcome::Accepted { member: member(2) }).unwrap());
+                answer.extend(encode_frame(&Welcome::Accepted(introduction())).unwrap());
                 write_within(&mut writer, &answer, DEADLINE).await.unwrap();
                 while let Ok(Some(frame)) = reader.message::<NodeFrame>(LIMIT_BYTES).await {
                     let NodeFrame::Raft { id, request: response } = frame else { continue };
@@ -95,7 +101,7 @@ fn cuts() -> [LinkFault; 3] {
 async fn a_request_over_a_cut_link_times_out_and_its_connection_stays() {
     let echo = echo().await;
     let (links, faults) = links(echo.address, &[]);
-    let ask = async |limit| links.raft(TWO, Lane::Append, vec![1], limit).await;
+    let ask = async |limit| links.raft(member(2), Lane::Append, vec![1], limit).await;
     assert_eq!(ask(DEADLINE).await.unwrap(), [1]);
     // The three connections that are kept open anyway, and this one.
     let all_greeted = async {
@@ -122,7 +128,7 @@ async fn over_a_cut_link_no_connection_comes_about_and_nothing_is_refused() {
     for cut in cuts() {
         for address in [vacant, echo.address] {
             let (links, _) = links(address, &[cut]);
-            let answer = links.raft(TWO, Lane::Vote, vec![1], SHORT).await;
+            let answer = links.raft(member(2), Lane::Vote, vec![1], SHORT).await;
             assert!(matches!(answer, Err(CallError::Timeout(_))), "{cut}: {answer:?}");
         }
     }
@@ -152,10 +158,10 @@ async fn over_a_cut_link_a_probe_finds_silence() {
 async fn a_delayed_request_arrives_late_and_holds_up_no_other() {
     let echo = echo().await;
     let (links, faults) = links(echo.address, &[]);
-    links.raft(TWO, Lane::Append, vec![0], DEADLINE).await.unwrap();
+    links.raft(member(2), Lane::Append, vec![0], DEADLINE).await.unwrap();
     faults.replace(&[LinkFault { delay_ms: 200, jitter_ms: 50, ..LinkFault::none(TWO) }]).unwrap();
     let begun = time::now();
-    let calls = (0..30).map(|number| links.raft(TWO, Lane::Append, vec![number], DEADLINE));
+    let calls = (0..30).map(|number| links.raft(member(2), Lane::Append, vec![number], DEADLINE));
     let answers = futures::future::join_all(calls).await;
     let took = time::now().since(begun);
     for (number, answer) in answers.into_iter().enumerate() {
@@ -169,10 +175,10 @@ async fn a_delayed_request_arrives_late_and_holds_up_no_other() {
 async fn a_lost_request_times_out() {
     let echo = echo().await;
     let (links, faults) = links(echo.address, &[LinkFault { loss: 1.0, ..LinkFault::none(TWO) }]);
-    let answer = links.raft(TWO, Lane::Append, vec![1], SHORT).await;
+    let answer = links.raft(member(2), Lane::Append, vec![1], SHORT).await;
     assert!(matches!(answer, Err(CallError::Timeout(_))), "{answer:?}");
     faults.replace(&[]).unwrap();
-    assert_eq!(links.raft(TWO, Lane::Append, vec![1], DEADLINE).await.unwrap(), [1]);
+    assert_eq!(links.raft(member(2), Lane::Append, vec![1], DEADLINE).await.unwrap(), [1]);
 }
 
 /// Whatever the jitter, a connection keeps its order, also when the delay ends; what is under way when the link is cut is lost.

@@ -8,7 +8,7 @@ const SECOND: u64 = 1000;
 fn coordinator_with(settings: Settings) -> Election {
     let mut election = Election::new(settings, 0);
     election.step(ms(0), Input::Raft(view(1, None)));
-    let matched = [(node(2), log(2, 11)), (node(3), log(2, 11))].into();
+    let matched = [(member(2), log(2, 11)), (member(3), log(2, 11))].into();
     let leading = RaftView { matched, last_log: log(2, 11), commit: 11, ..view(2, Some(1)) };
     election.step(ms(0), Input::Raft(leading));
     election.step(ms(0), own(500));
@@ -113,7 +113,7 @@ fn e4_only_to_a_node_that_could_lead_at_once() {
         report(3, 0, NodeState::Stopping),
         suspected(3),
         Input::Raft(RaftView {
-            matched: [(node(2), log(2, 11)), (node(3), log(2, 10))].into(),
+            matched: [(member(2), log(2, 11)), (member(3), log(2, 10))].into(),
             last_log: log(2, 11),
             commit: 11,
             ..view(2, Some(1))
@@ -241,4 +241,33 @@ fn e4_a_coordinator_whose_disk_stalls_hands_over() {
     assert_eq!(shared.step(ms(1001), disk(9000)), [], "the other's disk is the same one, or no better");
     let mut follower = follower(2, 0);
     assert_eq!(follower.step(ms(1000), disk(5000)), [], "only the coordinator has a lead to give up");
+}
+
+/// E4: a coordinator that is to leave the membership hands over at once, and leads no more until its time is over.
+#[test]
+fn e4_a_coordinator_that_is_to_leave_the_membership_hands_over() {
+    let mut election = coordinator();
+    look(&mut election, 0, 0, [50, 50]);
+    let effects = election.step(ms(10), Input::GiveUpLead { until: ms(5010) });
+    assert_eq!(effects, hands_over(2, Cause::MembershipChange));
+    let mut stays = coordinator();
+    look(&mut stays, 0, 0, [50, 50]);
+    assert_eq!(stays.step(ms(5010), Input::GiveUpLead { until: ms(5010) }), [], "its time is over");
+}
+
+/// A member that is replaced: of two lives of a node only the voter's word counts.
+#[test]
+fn only_the_voter_of_a_node_counts() {
+    let mut election = coordinator();
+    let new = MemberId { node: node(2), incarnation: Incarnation(9) };
+    let Input::Heartbeat(of_two) = report(2, 10, NodeState::Active) else { unreachable!("it makes heartbeats") };
+    election.step(ms(0), Input::Heartbeat(Heartbeat { member: new, ..of_two }));
+    assert!(!election.reports.contains_key(&node(2)), "a learner");
+    election.step(ms(0), Input::Heartbeat(of_two.clone()));
+    assert!(election.reports.contains_key(&node(2)));
+    let voters = vec![member(1), new, member(3)];
+    election.step(ms(1), Input::Raft(RaftView { voters, ..view(2, Some(1)) }));
+    assert!(!election.reports.contains_key(&node(2)), "what the old one said is forgotten");
+    election.step(ms(2), Input::Heartbeat(of_two));
+    assert!(!election.reports.contains_key(&node(2)), "and it is not heard any more");
 }

@@ -98,9 +98,8 @@ fn e0_a_log_anywhere_means_that_the_cluster_exists() {
 fn e0_a_wiped_node_takes_no_part() {
     let mut election = starting(settings(1));
     let old_life = MemberId { node: node(1), incarnation: Incarnation(7) };
-    let alarm = "node 1 has an empty disk and is not among the voters in its new life 1.0000000000000065: \
-                 \"members replace 1\" is needed, which this version lacks: put its old data directory back, or begin \
-                 anew with the data of all nodes deleted";
+    let alarm = "node 1 has an empty disk and is no member in its new life 1.0000000000000065: `client members replace 1 \
+                 ADDRESS` takes it in with this node's HTTP address, or `client members add` if there was no node 1 before";
     let shown = || answer(1, standing(2, 0, Finding::Unknown), vec![old_life, member(2), member(3)]);
     assert_eq!(election.step(ms(2), shown()), [Effect::Alarm(alarm.into())]);
     assert_eq!(election.step(ms(3), shown()), []);
@@ -113,6 +112,34 @@ fn e0_a_wiped_node_takes_no_part() {
     );
     let effects = election.step(ms(5002), received(3, query(round(3, 1), Some(leadership(2, 2)), Cause::Silence)));
     assert_eq!(effects, [Effect::Probe { round: round(3, 1), node: node(2) }]);
+}
+
+/// E0: so does one that is told by a member that nobody knows it; one with a log learns from its log.
+#[test]
+fn e0_a_node_that_nobody_knows_takes_no_part() {
+    let mut election = starting(settings(1));
+    assert!(matches!(&election.step(ms(1), Input::NotAMember)[..], [Effect::Alarm(_)]));
+    assert_eq!(election.step(ms(2), Input::NotAMember), []);
+    assert!(election.is_outsider());
+    assert_eq!(election.step(ms(5000), Input::Tick), []);
+    let mut voter = follower(2, 0);
+    assert_eq!(voter.step(ms(1), Input::NotAMember), []);
+    assert!(!voter.is_outsider());
+}
+
+/// E0: a node that is to join asks nobody and answers nobody until it is a voter.
+#[test]
+fn e0_a_node_that_joins_waits_until_it_is_taken_in() {
+    let mut election = Election::new(Settings { first_start: FirstStart::Never, ..settings(2) }, 0);
+    assert_eq!(election.step(ms(0), own(0)), []);
+    assert_eq!(election.step(ms(5000), Input::Tick), []);
+    assert_eq!(election.step(ms(5001), received(3, query(round(3, 1), None, Cause::FirstStart))), []);
+    // As a learner it follows the coordinator and takes no part.
+    let learner = RaftView { voters: vec![member(1), member(3)], ..view(1, Some(1)) };
+    assert_eq!(election.step(ms(5002), Input::Raft(learner)), [Effect::CoordinatorConfirmed(leadership(1, 1))]);
+    assert!(election.is_outsider());
+    election.step(ms(5003), Input::Raft(view(1, Some(1))));
+    assert!(!election.is_outsider());
 }
 
 /// E0, E7: the first coordinator is announced with its reason.

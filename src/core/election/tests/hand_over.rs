@@ -14,7 +14,7 @@ fn winner() -> Election {
 }
 
 fn leading(matched: LogPosition) -> RaftView {
-    RaftView { matched: [(node(3), matched)].into(), last_log: log(2, 11), commit: 10, ..view(2, Some(2)) }
+    RaftView { matched: [(member(3), matched)].into(), last_log: log(2, 11), commit: 10, ..view(2, Some(2)) }
 }
 
 fn decided(effects: &[Effect]) -> Option<Option<NodeId>> {

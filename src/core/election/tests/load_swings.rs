@@ -29,7 +29,7 @@ impl Cluster {
     fn elect(&mut self, now: u64, leader: u16) {
         (self.leader, self.term) = (leader, self.term + 1);
         let position = log(self.term, 10 + self.term);
-        let matched = [1, 2, 3].map(|number| (node(number), position)).into();
+        let matched = [1, 2, 3].map(|number| (member(number), position)).into();
         let view = RaftView { matched, last_log: position, commit: position.length, ..view(self.term, Some(leader)) };
         for election in &mut self.nodes {
             election.step(ms(now), Input::Raft(view.clone()));

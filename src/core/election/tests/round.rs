@@ -335,10 +335,12 @@ fn e1_a_repeated_question_does_not_thaw_the_load() {
     election.step(ms(11), own(5));
     assert_eq!(election.step(ms(12), received(2, ask)), []);
 
-    let settings = Settings { nodes: (1..=4).map(NodeId).collect(), ..settings(2) };
-    let mut caller = follower_with(settings, 50);
+    let mut caller = follower(2, 50);
+    caller.step(ms(1), Input::Raft(RaftView { voters: (1..=5).map(member).collect(), ..view(1, Some(1)) }));
     caller.step(ms(10), suspected(1));
     caller.step(ms(11), probed(round(2, 1), GONE));
+    // Node 5 does not answer, so the round stays open.
+    assert_eq!(caller.step(ms(12), received(4, response(round(2, 1), standing(4, 70, GONE), None))), []);
     for load in [60, 0] {
         assert_eq!(caller.step(ms(12), received(3, response(round(2, 1), standing(3, load, GONE), None))), []);
     }

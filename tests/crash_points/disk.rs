@@ -1,0 +1,209 @@
+//! A disk that remembers what was synced: fed with a recording, it says what a power cut may leave.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use rand::RngExt;
+use rand::rngs::SmallRng;
+
+use crate::recording::Event;
+
+/// Names of files, below the recorded root, and what is in them.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// What becomes of that which was written and not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// All of it is lost.
+    Lost,
+    /// All of it is there.
+    Kept,
+    /// It ends at some byte.
+    Cut,
+    /// The file has its length already, but from some byte on it is blank.
+    Blank,
+    /// A block of it is blank, and what follows is there.
+    Hole,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Truncate(usize),
+}
+
+impl Change {
+    fn apply(&self, content: &mut Vec<u8>) {
+        match self {
+            Change::Write { offset, bytes } => {
+                content.resize(content.len().max(offset + bytes.len()), 0);
+                content[*offset..offset + bytes.len()].copy_from_slice(bytes);
+            }
+            Change::Truncate(length) => content.resize(*length, 0),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+struct File {
+    synced: Vec<u8>,
+    pending: Vec<Change>,
+}
+
+impl File {
+    fn seen(&self) -> Vec<u8> {
+        let mut content = self.synced.clone();
+        self.pending.iter().for_each(|change| change.apply(&mut content));
+        content
+    }
+
+    fn after(&self, fate: Fate, rng: &mut SmallRng) -> Vec<u8> {
+        let mut seen = self.seen();
+        let from = self.synced.len();
+        let tail = seen.len().saturating_sub(from);
+        match fate {
+            Fate::Lost => return self.synced.clone(),
+            // Cut or blank is what was appended; to be made shorter is one step.
+            _ if tail == 0 => {
+                return if rng.random_bool(0.5) { seen } else { self.synced.clone() };
+            }
+            Fate::Kept => {}
+            Fate::Cut => seen.truncate(from + rng.random_range(0..tail)),
+            Fate::Blank => {
+                let blank = from + rng.random_range(0..tail);
+                seen[blank..].fill(0);
+            }
+            Fate::Hole => {
+                let begin = from + rng.random_range(0..tail);
+                let end = (begin + rng.random_range(1..=512)).min(seen.len());
+                seen[begin..end].fill(0);
+            }
+        }
+        seen
+    }
+}
+
+type Names = BTreeMap<String, usize>;
+
+#[derive(Clone, Debug)]
+enum Naming {
+    Create(String, usize),
+    Rename(String, String),
+    Remove(String),
+}
+
+impl Naming {
+    fn apply(&self, names: &mut Names) {
+        match self {
+            Naming::Create(name, file) => drop(names.insert(name.clone(), *file)),
+            Naming::Rename(from, to) => {
+                if let Some(file) = names.remove(from) {
+                    names.insert(to.clone(), file);
+                }
+            }
+            Naming::Remove(name) => drop(names.remove(name)),
+        }
+    }
+
+    fn directory(&self) -> &str {
+        let (Naming::Create(name, _) | Naming::Rename(name, _) | Naming::Remove(name)) = self;
+        name.rsplit_once('/').map_or(".", |(directory, _)| directory)
+    }
+}
+
+/// The disk.
+#[derive(Clone, Debug, Default)]
+pub struct Disk {
+    files: Vec<File>,
+    names: Names,
+    synced_names: Names,
+    /// Changes of names that no sync of their directory has made durable, in order.
+    namings: Vec<Naming>,
+}
+
+impl Disk {
+    /// A disk on which these files are durable.
+    pub fn holding(files: &Files) -> Disk {
+        let mut disk = Disk::default();
+        for (name, content) in files {
+            disk.names.insert(name.clone(), disk.files.len());
+            disk.files.push(File { synced: content.clone(), pending: Vec::new() });
+        }
+        disk.synced_names = disk.names.clone();
+        disk
+    }
+
+    /// What the recorded process did next.
+    pub fn apply(&mut self, event: &Event) {
+        match event {
+            Event::Create(name) => {
+                self.name(Naming::Create(name.clone(), self.files.len()));
+                self.files.push(File::default());
+            }
+            Event::Write { name, offset, bytes } => {
+                self.change(name, Change::Write { offset: *offset, bytes: bytes.clone() });
+            }
+            Event::Truncate { name, length } => self.change(name, Change::Truncate(*length)),
+            Event::Rename(from, to) => self.name(Naming::Rename(from.clone(), to.clone())),
+            Event::Remove(name) => self.name(Naming::Remove(name.clone())),
+            Event::Sync(name) => match self.names.get(name) {
+                Some(&file) => {
+                    let file = &mut self.files[file];
+                    file.synced = file.seen();
+                    file.pending.clear();
+                }
+                None => {
+                    let (durable, rest) =
+                        std::mem::take(&mut self.namings).into_iter().partition(|naming| naming.directory() == name);
+                    self.namings = rest;
+                    let durable: Vec<Naming> = durable;
+                    durable.iter().for_each(|naming| naming.apply(&mut self.synced_names));
+                }
+            },
+            Event::Mark(_) => {}
+        }
+    }
+
+    fn name(&mut self, naming: Naming) {
+        naming.apply(&mut self.names);
+        self.namings.push(naming);
+    }
+
+    fn change(&mut self, name: &str, change: Change) {
+        let file = self.names[name];
+        self.files[file].pending.push(change);
+    }
+
+    /// What every process sees, also after one was killed.
+    pub fn seen(&self) -> Files {
+        self.names.iter().map(|(name, file)| (name.clone(), self.files[*file].seen())).collect()
+    }
+
+    /// Whether a power cut now would find everything synced.
+    pub fn is_synced(&self) -> bool {
+        self.namings.is_empty() && self.names.values().all(|file| self.files[*file].pending.is_empty())
+    }
+
+    /// What a power cut leaves. Names change in the order in which they were changed, as in a journal; each file has its fate for itself.
+    pub fn after_power_cut(&self, fate: Fate, rng: &mut SmallRng) -> Files {
+        let kept = match fate {
+            Fate::Lost => 0,
+            Fate::Kept => self.namings.len(),
+            _ => rng.random_range(0..=self.namings.len()),
+        };
+        let mut names = self.synced_names.clone();
+        self.namings[..kept].iter().for_each(|naming| naming.apply(&mut names));
+        names.iter().map(|(name, file)| (name.clone(), self.files[*file].after(fate, rng))).collect()
+    }
+}
+
+/// Writes the files into a directory, with the directories that they and the program need.
+pub fn write(root: &Path, files: &Files, directories: &[&str]) {
+    for directory in directories {
+        fs::create_dir_all(root.join(directory)).unwrap();
+    }
+    for (name, content) in files {
+        fs::write(root.join(name), content).unwrap();
+    }
+}
