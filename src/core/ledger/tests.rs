@@ -204,7 +204,7 @@ fn a_key_that_is_due_goes_by_expiry_though_somebody_deletes_it() {
     let mut log = Log::default();
     log.write((0..EXPIRED_AT_ONCE + 1).map(|number| short_lived(&format!("k{number:05}"), 5)).collect());
     log.ledger.advance(Stamp(5));
-    let last = format!("k{:05}", EXPIRED_AT_ONCE);
+    let last = format!("k{EXPIRED_AT_ONCE:05}");
     assert_eq!(log.write(vec![delete(&last)]).outcome, Ok(vec![KvResult::Deleted(false)]));
     let told: Vec<Bytes> = log.ledger.advance(Stamp(5)).into_iter().map(|change| change.key).collect();
     assert_eq!(told, [bytes(&last)]);
