@@ -143,8 +143,7 @@ pub struct RaftNode {
 }
 
 impl RaftNode {
-    /// Opens log and snapshot and takes part from now on. Call it in a multi-thread runtime: never in an actix arbiter, whose
-    /// single thread would carry all of Raft.
+    /// Opens log and snapshot and takes part from now on. Nothing that computes for long may share the runtime's thread.
     ///
     /// # Errors
     /// [`RaftError::Directory`], [`RaftError::Corrupt`], [`RaftError::Settings`], [`RaftError::Stopped`].
@@ -413,7 +412,10 @@ fn current_view(group: &Group<Tokio>) -> RaftView {
     view::translate(group, term, &data, &server)
 }
 
-/// Publishes a view at every change; ends when Raft has ended.
+/// How late a view may tell how far the log has come. That changes several times with every write, and each view wakes a thread.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(10);
+
+/// Publishes a view at every change, those of the log's progress not at once; ends when Raft has ended.
 async fn watch_metrics(
     group: Group<Tokio>,
     views: watch::Sender<RaftView>,
@@ -421,6 +423,7 @@ async fn watch_metrics(
     failure: watch::Sender<Option<RaftError>>,
 ) {
     let mut metrics = group.raft().metrics();
+    let mut server = group.raft().server_metrics();
     let mut memberships = None;
     loop {
         let running = metrics.borrow_watched().running_state.clone();
@@ -448,7 +451,16 @@ async fn watch_metrics(
             }
             return;
         }
-        if metrics.changed().await.is_err() {
+        let progress = async {
+            tokio::time::sleep(PROGRESS_PAUSE).await;
+            metrics.changed().await.is_ok()
+        };
+        // Votes, leaders and memberships are told at once.
+        let is_alive = tokio::select! {
+            changed = server.changed() => changed.is_ok(),
+            is_alive = progress => is_alive,
+        };
+        if !is_alive {
             // Whoever is shut down says so with its last metrics; this one panicked.
             log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
             failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
