@@ -298,8 +298,7 @@ pub struct LimitNumbers {
     pub ledger_mib: u64,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,
-    /// Memory for images from the first byte that is received to the end of their job, in mebibytes. Finished answers that
-    /// are being sent are not counted.
+    /// Memory for images, in mebibytes, from the first byte that is received to the last one of the answer that is taken.
     pub transfer_memory_mib: u64,
     /// Longest key of the key-value store, in bytes.
     pub key_bytes: u32,
