@@ -1,4 +1,4 @@
-//! The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+//! The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
 //!
 //! `StateSync` decides when a node is back: the answer names the coordinator, the placement table and the index to reach.
 

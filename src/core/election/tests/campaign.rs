@@ -27,7 +27,7 @@ fn e3_agreed_death_takes_the_transfer_path() {
     assert_eq!(election.step(ms(14), received(2, agreed_death())), [ok()], "a duplicate is no second campaign");
 }
 
-/// E3: a nomination is not dropped because an own round is running (failover.md 5.2).
+/// E3: a nomination is not dropped because an own round is running.
 #[test]
 fn e3_a_nomination_is_taken_during_an_own_round() {
     let mut election = asked(GONE);
