@@ -29,7 +29,7 @@ fn ticks(liveness: &mut Liveness, from: u64, until: u64) -> Vec<(u64, Effect)> {
 }
 
 fn probe(after: u64) -> Effect {
-    Effect::Probe { node: ONE, after: Duration::from_millis(after) }
+    Effect::Probe { node: ONE, after: Duration::from_millis(after), limit: Duration::from_millis(10) }
 }
 
 fn probed(outcome: ProbeOutcome) -> Input {
@@ -202,4 +202,11 @@ fn strangers_are_ignored() {
         assert_eq!(liveness.step(ms(1), input), []);
     }
     assert_eq!(liveness.last_heard(NodeId(9)), None);
+}
+
+/// E3: what is asked is found out before the patience is over, so one attempt to connect takes less than that.
+#[test]
+fn a_probe_ends_before_the_patience() {
+    let settings = Settings::new(vec![ONE]);
+    assert!(settings.probe_limit < settings.patience, "{settings:?}");
 }

@@ -90,7 +90,7 @@ fn e2_raft_said_no() {
     election.step(ms(13), received(2, agreed_death()));
     assert_eq!(election.step(ms(14), refused(0)), [], "a late refusal of an older term changes nothing");
     assert_eq!(election.phase(), Phase::Campaigning);
-    assert_eq!(election.step(ms(15), refused(1)), [Effect::Refused { term: Term(1), why: "no".into() }]);
+    assert_eq!(election.step(ms(15), refused(1)), [Effect::CampaignRefused { term: Term(1), why: "no".into() }]);
     assert_eq!(election.phase(), Phase::RaftSaidNo);
     assert_eq!(election.step(ms(15), refused(1)), [], "once");
     assert_eq!(election.step(ms(54), Input::Tick), []);
