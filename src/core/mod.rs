@@ -4,6 +4,7 @@
 //! asked has calls: the ledger's `apply(write) -> answer`, admission (`jobs`), the fate of a message (`faults`), and what may be
 //! done with the members (`membership`).
 
+pub mod compaction;
 pub mod election;
 pub mod failure;
 pub mod faults;
