@@ -184,7 +184,6 @@ impl Node {
         let recovery = &self.parts.recovery;
         self.parts.shared.publish(View {
             state: recovery.state(),
-            election_state: recovery.state_for_elections(),
             term: self.raft_view.term,
             coordinator: self.parts.election.coordinator(),
         });
