@@ -1,5 +1,8 @@
 //! Nodes of one test process that talk over TCP: listener, connections and Raft, without actors and HTTP.
 
+#[path = "../common/wait.rs"]
+mod wait;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -27,20 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits for a condition, or fails with what it waited for.
-#[track_caller]
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+pub use self::wait::{DEADLINE, eventually};
 
 struct Transport {
     links: Links,
