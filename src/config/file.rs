@@ -441,7 +441,9 @@ impl ClusterConfig {
         }
         if self.nodes.len() > MEMBERS_LIMIT {
             let nodes = self.nodes.len();
-            return wrong(format!("it lists {nodes} nodes, a cluster has at most {MEMBERS_LIMIT} members: remove some"));
+            return wrong(format!(
+                "it lists {nodes} nodes, a cluster has at most {MEMBERS_LIMIT} members: remove some"
+            ));
         }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();

@@ -484,7 +484,10 @@ mod tests {
         assert_eq!(request(Change::Add, 4, Some("0.0.0.0:8004"), None, None), unreachable("0.0.0.0:8004"));
         assert_eq!(request(Change::Add, 4, http, Some("127.0.0.1:0"), None), unreachable("127.0.0.1:0"));
         let address = "127.0.0.1:65000".to_owned();
-        assert_eq!(request(Change::Add, 4, Some("127.0.0.1:65000"), None, None), Err(Senseless::NoNodePort { address }));
+        assert_eq!(
+            request(Change::Add, 4, Some("127.0.0.1:65000"), None, None),
+            Err(Senseless::NoNodePort { address })
+        );
     }
 
     #[test]

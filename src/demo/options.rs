@@ -366,7 +366,9 @@ mod tests {
         assert!(resolve(&["--rate", "NaN"]).unwrap_err().to_string().contains("--rate"));
         assert!(resolve(&["--clients", "10000", "--requests", "1000"]).unwrap_err().to_string().contains("--clients"));
         assert!(resolve(&["--attach", "here", "--verify", "none"]).unwrap_err().to_string().contains("--attach"));
-        for line in [["--clients", "0"], ["--verify", "some"], ["--threshold", "p95<250"], ["--nodes", "0"], ["--nodes", "32"]] {
+        for line in
+            [["--clients", "0"], ["--verify", "some"], ["--threshold", "p95<250"], ["--nodes", "0"], ["--nodes", "32"]]
+        {
             let error = Arguments::try_parse_from(["demo", line[0], line[1]]).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(line[0]), "{error}");
         }

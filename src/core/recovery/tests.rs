@@ -148,7 +148,11 @@ fn whoever_still_believes_to_lead_after_a_failure_must_prove_it() {
     assert_eq!(effects[0], changed(NodeState::Recovering, NodeState::Active, "confirmed as coordinator"));
 
     let effects = replaced.step(at(1301), Input::Coordinator(leadership(LEADER)));
-    assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 2, limit: LIMIT }], "it asks its successor at once");
+    assert_eq!(
+        effects,
+        [Effect::AskStateSync { peer: LEADER, applied: 2, limit: LIMIT }],
+        "it asks its successor at once"
+    );
 }
 
 /// A node that was told to stop takes no more jobs, whatever happens, and does not fail for show.
