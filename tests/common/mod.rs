@@ -1,6 +1,6 @@
 //! A cluster of real `cloud-node` processes in a temporary directory, on free loopback ports. Dropping it kills what it started.
 
-#![allow(dead_code, reason = "each test file uses a part of this harness")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this harness")]
 
 pub mod wait;
 
@@ -19,7 +19,6 @@ use image_cloud::protocol::job::route;
 use image_cloud::protocol::kv::{self, StateHash};
 use image_cloud::protocol::status::{Leadership, NodeState, NodeStatus};
 use image_cloud::protocol::sync::FailCommand;
-use image_cloud::time;
 use rustix::process::{Pid, Signal, kill_process};
 
 pub use self::wait::{DEADLINE, wait_for};
