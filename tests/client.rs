@@ -6,7 +6,10 @@
 mod fake;
 #[path = "client/program.rs"]
 mod program;
+#[path = "common/wait.rs"]
+mod wait;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,6 +24,7 @@ use image_cloud::protocol::job::{Label, SealForm};
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::time::now;
+use wait::wait_for;
 
 const SEED: u64 = 42;
 
@@ -55,15 +59,6 @@ fn nobody() -> NodeAddress {
 
 fn failures(answer: &Answer) -> Vec<&str> {
     answer.attempts.iter().map(|attempt| attempt.failure.as_deref().unwrap_or("ok")).collect()
-}
-
-/// Waits until `condition` holds, at most 5 s.
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let start = now();
-    while !condition() {
-        assert!(now().since(start) < Duration::from_secs(5), "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 fn all_know_coordinator(nodes: &[FakeNode], coordinator: u16, placement: u16) {
@@ -105,9 +100,8 @@ async fn the_coordinators_placement_is_followed_although_another_node_has_less_l
         assert_eq!(answer.attempts[0].placed_by, PlacedBy::Coordinator);
         assert_eq!(failures(&answer), ["ok"]);
     }
-    assert!(nodes[2].seen().uploads.iter().all(|(_, placed_by, query, size)| {
-        placed_by == "coordinator" && query == "form=compact&name=cat.png" && *size == 9
-    }));
+    let is_whole = |query: &str, size| query == "form=compact&name=cat.png" && size == 9;
+    assert!(nodes[2].seen().uploads.iter().all(|(_, query, size)| is_whole(query, *size)));
     for node in &nodes[..2] {
         assert!(node.seen().uploads.is_empty(), "the image travels once");
     }
@@ -118,7 +112,7 @@ async fn a_label_goes_to_its_own_route_with_names_and_quota() {
     let nodes: [FakeNode; 1] = nodes();
     let work = Work::Label(Label { usernames: vec!["alice".into(), "bob".into()], quota: 5 });
     cluster(&nodes).run(Job { work, ..job(1) }).await.unwrap();
-    assert_eq!(nodes[0].seen().uploads[0].2, "to=alice%2Cbob&quota=5");
+    assert_eq!(nodes[0].seen().uploads[0].1, "to=alice%2Cbob&quota=5");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +123,7 @@ async fn without_a_coordinator_the_client_takes_the_lowest_load_at_once() {
     nodes[2].set(|script| script.state = NodeState::Recovering);
     let answer = cluster(&nodes).run(job(1)).await.unwrap();
     assert_eq!((answer.node, answer.attempts[0].placed_by), (NodeId(2), PlacedBy::Client));
-    assert_eq!(nodes[1].seen().uploads[0].1, "client");
+    assert_eq!(nodes[1].seen().uploads.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,15 +315,8 @@ async fn announcements_are_gathered_and_every_request_reaches_every_node() {
     let cluster = cluster(&nodes);
     let answers = join_all((0..REQUESTS as u128).map(|number| cluster.run(job(number)))).await;
     assert!(answers.iter().all(Result::is_ok));
-    eventually("every request is announced to every node", || {
-        nodes.iter().all(|node| {
-            let mut announced = node.seen().announced;
-            announced.sort();
-            announced.dedup();
-            announced.len() == REQUESTS
-        })
-    })
-    .await;
+    let has_all = |node: &FakeNode| node.seen().announced.into_iter().collect::<BTreeSet<_>>().len() == REQUESTS;
+    wait_for("every request is announced to every node", async || nodes.iter().all(has_all).then_some(())).await;
     let posts: usize = nodes.iter().map(|node| node.seen().posts).sum();
     assert!(posts <= REQUESTS * 3 / 20, "{posts} announcements for {REQUESTS} requests to 3 nodes");
     println!("{posts} announcements for {REQUESTS} requests to 3 nodes");

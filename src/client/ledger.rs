@@ -15,6 +15,7 @@ use super::exchange;
 use crate::id::RequestId;
 use crate::protocol::job::route as job_route;
 use crate::protocol::kv::{Batch, Listed, MOST_VALUE_BYTES, StateHash, Written, route};
+use crate::protocol::ledger::Stamp;
 use crate::protocol::problem::ProblemCode;
 use crate::time::now;
 
@@ -55,6 +56,8 @@ pub struct Value {
     pub mod_revision: u64,
     /// Changes since it was made.
     pub version: u64,
+    /// When it is gone.
+    pub expires: Option<Stamp>,
 }
 
 /// A value, or that there is none, and since when that has been so at the latest.
@@ -281,6 +284,7 @@ async fn value_of(request: RequestBuilder) -> Result<Value, AttemptError> {
         create_revision: number(&headers, route::CREATE_REVISION)?,
         mod_revision: number(&headers, route::MOD_REVISION)?,
         version: number(&headers, route::VERSION)?,
+        expires: headers.contains_key(route::EXPIRES).then(|| number(&headers, route::EXPIRES)).transpose()?.map(Stamp),
     })
 }
 

@@ -82,6 +82,7 @@ pub struct AddQuery {
             ("x-create-revision" = u64, description = "Revision in which the key was made"),
             ("x-mod-revision" = u64, description = "Revision of its last change"),
             ("x-version" = u64, description = "Changes since it was made"),
+            ("x-expires-unix-ms" = Option<u64>, description = "When it is gone, in milliseconds since 1970, if ever"),
         )),
         OfReads,
     ))]
@@ -101,7 +102,11 @@ pub async fn get(
         (refusal.0.commit, refusal.0.revision) = (Some(found.commit), Some(found.revision));
         return Err(refusal);
     };
-    Ok(HttpResponse::Ok()
+    let mut response = HttpResponse::Ok();
+    if let Some(expires) = item.expires {
+        response.insert_header((route::EXPIRES, expires.0.to_string()));
+    }
+    Ok(response
         .content_type("application/octet-stream")
         .insert_header((route::COMMIT, found.commit.to_string()))
         .insert_header((route::REVISION, found.revision.to_string()))

@@ -116,13 +116,7 @@ fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeE
 }
 
 fn image_limits(numbers: &LimitNumbers) -> Limits {
-    Limits {
-        original_bytes: numbers.original_mib * MIB,
-        sealed_bytes: numbers.sealed_mib * MIB,
-        pixels: numbers.megapixels * 1_000_000,
-        side: numbers.side,
-        ..Limits::default()
-    }
+    Limits::configured(numbers.original_mib, numbers.sealed_mib, numbers.megapixels, numbers.side)
 }
 
 async fn serve(

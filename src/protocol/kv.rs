@@ -229,6 +229,8 @@ pub mod route {
     pub const MOD_REVISION: &str = "x-mod-revision";
     /// Response header of a single value: changes since it was made.
     pub const VERSION: &str = "x-version";
+    /// Response header of a single value that expires: when it is gone, in milliseconds since 1970.
+    pub const EXPIRES: &str = "x-expires-unix-ms";
 }
 
 #[cfg(test)]

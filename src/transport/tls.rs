@@ -52,8 +52,8 @@ pub enum TlsFault {
     Stranger,
     /// A node of another cluster.
     #[error(
-        "it is a node of another cluster ({theirs}, this one is {ours}): correct the address in config/cluster.toml, or give it \
-         the secrets of this cluster"
+        "it is a node of another cluster ({theirs}, this one is {ours}): give it the secrets of this cluster, or correct the address: \
+         before the first start in config/cluster.toml, later with `client members replace N ADDRESS`"
     )]
     OtherCluster {
         /// The other cluster, as its certificate names it.
@@ -69,8 +69,8 @@ pub enum TlsFault {
     NotYetValid,
     /// Its certificate is of another node than was called.
     #[error(
-        "its certificate is that of node {0}: correct the address in config/cluster.toml, or give each node the bundle that was \
-         made for it"
+        "its certificate is that of node {0}: give each node the bundle that was made for it, or correct the address: before the \
+         first start in config/cluster.toml, later with `client members replace N ADDRESS`"
     )]
     OtherNode(NodeId),
     /// Its certificate names no node.

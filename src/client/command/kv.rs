@@ -234,7 +234,7 @@ pub async fn get(arguments: GetArguments, target: &TargetArguments) -> Result<()
             create_revision: value.create_revision,
             mod_revision: value.mod_revision,
             version: value.version,
-            expires: None,
+            expires: value.expires,
         };
         return print_line(&json_line(&Got { item: Item::from(found), commit: value.commit })?);
     }
