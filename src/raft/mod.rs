@@ -7,6 +7,9 @@
 //!          └─ Proposals (writes that wait share an entry)
 //! ```
 //!
+//! `view` translates the library's metrics for the election, `ballot` remembers who voted, `members` changes the membership,
+//! `compaction` keeps the log short, `torn_tail` mends its end after a power cut, `sync_clock` tells how the disk keeps up.
+//!
 //! What is simulated on a deterministic runtime is everything but the two stores on disk.
 
 pub mod error;
@@ -60,7 +63,7 @@ use crate::core::membership::Roster;
 use crate::id::{LogPosition, MemberId};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::election::{Campaign, Cause, ElectionResult};
-use crate::protocol::ledger::{Answer, Change, KvOperation, Write};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::membership::Place;
 use crate::protocol::status::Leadership;
 use crate::time::{self, Moment};
@@ -291,12 +294,7 @@ impl RaftNode {
         if self.views.borrow().leader != Some(self.group.me().node) {
             return Ok(());
         }
-        let is_delete = |operation: &KvOperation| matches!(operation, KvOperation::Delete { .. });
-        let bytes: u64 = write.operations.iter().map(|operation| operation.size_bytes() as u64).sum();
-        let applied = self.group.machine().applied();
-        let ledger = applied.state.ledger();
-        let is_full = ledger.footprint_bytes() + bytes > self.ledger_bytes;
-        if is_full && !write.operations.iter().all(is_delete) && !ledger.has_answered(write) {
+        if !self.group.machine().applied().state.ledger().has_room(write, self.ledger_bytes) {
             return Err(ProposeError::Full { limit: self.ledger_bytes });
         }
         Ok(())
