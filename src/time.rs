@@ -47,7 +47,7 @@ pub fn now() -> Moment {
     Moment(START.get_or_init(Instant::now).elapsed().as_micros() as u64)
 }
 
-/// Wall time in milliseconds since 1970, for people and reports; nothing is decided by it.
+/// Wall time in milliseconds since 1970, for people and reports. Nothing is decided by it; it draws the ledger's dates, slowly.
 #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
 pub fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

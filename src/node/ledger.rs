@@ -53,13 +53,17 @@ impl Ledger {
         if !stale && let Err(error) = self.raft.read_barrier().await {
             return Err(self.not_here(error));
         }
-        let (commit, (revision, page)) = self.raft.read(|ledger| {
-            let page = match &question {
-                Question::Key(key) => Page { items: ledger.get(key).into_iter().collect(), more: false },
-                Question::Prefix { prefix, after, limit } => ledger.list(prefix, after.as_deref(), *limit),
-            };
-            (ledger.revision(), page)
-        });
+        let (commit, (revision, page)) = match &question {
+            Question::Key(key) => self.raft.read(|ledger| {
+                let page = Page { items: ledger.get(key).into_iter().collect(), more: false };
+                (ledger.revision(), page)
+            }),
+            // A page may take a while: what is applied does not wait for it.
+            Question::Prefix { prefix, after, limit } => {
+                let (commit, ledger) = self.raft.ledger();
+                (commit, (ledger.revision(), ledger.list(prefix, after.as_deref(), *limit)))
+            }
+        };
         Ok(Found { commit, revision, items: page.items, more: page.more })
     }
 

@@ -25,10 +25,14 @@ use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::membership::{ChangeRequest, Changed, Members};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::protocol::status::{NodeState, NodeStatus};
+use crate::raft::HashError;
 use crate::transport::Faults;
 
 /// When a node that is not Active may be asked again: by then the client knows which other node to ask.
 const RETRY_AFTER: Duration = Duration::from_millis(20);
+
+/// When a caller may ask again for a hash of the state, of which one at a time is made.
+const HASH_PAUSE: Duration = Duration::from_millis(200);
 
 /// The node behind its HTTP side.
 pub struct Counter {
@@ -149,7 +153,13 @@ impl NodeService for Counter {
         async move {
             let internal = |error: String| Problem::new(ProblemCode::Internal, error);
             let hashed = tokio::task::spawn_blocking(move || raft.state_hash()).await;
-            hashed.map_err(|error| internal(error.to_string()))?.map_err(|error| internal(error.to_string()))
+            match hashed.map_err(|error| internal(error.to_string()))? {
+                Err(busy @ HashError::Busy) => {
+                    let retry_after_ms = Some(HASH_PAUSE.as_millis() as u64);
+                    Err(Problem { retry_after_ms, ..Problem::new(ProblemCode::Overloaded, busy.to_string()) })
+                }
+                hashed => hashed.map_err(|error| internal(error.to_string())),
+            }
         }
         .boxed()
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::id::{MemberId, Term};
+use crate::protocol::codec::CodecError;
 use crate::protocol::status::Leadership;
 
 /// Why Raft cannot run, or runs no longer.
@@ -127,6 +128,17 @@ pub enum HandOverError {
         /// Why.
         why: String,
     },
+}
+
+/// Why the state was not hashed.
+#[derive(Debug, Error)]
+pub enum HashError {
+    /// One hash at a time.
+    #[error("the state is being hashed for somebody else: try again")]
+    Busy,
+    /// The state has no byte form: a bug.
+    #[error(transparent)]
+    Codec(#[from] CodecError),
 }
 
 /// Why a command is not known to be committed.

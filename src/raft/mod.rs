@@ -36,14 +36,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
 use openraft::Instant as _;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 
-pub use self::error::{CampaignError, HandOverError, ProposeError, RaftError};
+pub use self::error::{CampaignError, HandOverError, HashError, ProposeError, RaftError};
 pub use self::feed::Forgotten;
 pub use self::members::MembershipError;
 pub use self::network::{RaftTransport, TransportError};
@@ -61,7 +61,7 @@ use crate::core::election::RaftView;
 use crate::core::ledger::Ledger;
 use crate::core::membership::Roster;
 use crate::id::{LogPosition, MemberId};
-use crate::protocol::codec::{self, CodecError};
+use crate::protocol::codec;
 use crate::protocol::election::{Campaign, Cause, ElectionResult};
 use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::membership::Place;
@@ -143,6 +143,8 @@ pub struct RaftNode {
     failure: watch::Receiver<Option<RaftError>>,
     syncs: Arc<SyncClock>,
     ledger_bytes: u64,
+    /// Held while the state is hashed.
+    hashing: Arc<Mutex<()>>,
 }
 
 impl RaftNode {
@@ -175,7 +177,8 @@ impl RaftNode {
         tokio::spawn(finish_changes(group.clone(), rosters.clone()));
         tokio::spawn(compaction::compact(group.clone(), disk, compaction::Limits::from(&settings)));
         let proposals = Proposals::start(group.clone(), settings.waiting_writes);
-        Ok(RaftNode { group, proposals, views, rosters, failure, syncs, ledger_bytes: settings.ledger_bytes })
+        let (ledger_bytes, hashing) = (settings.ledger_bytes, Arc::default());
+        Ok(RaftNode { group, proposals, views, rosters, failure, syncs, ledger_bytes, hashing })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
@@ -323,6 +326,11 @@ impl RaftNode {
         (position(applied.last).length, read(applied.state.ledger()))
     }
 
+    /// The ledger as applied here, with the number of entries that it comes from, for what takes longer: a few pointers are copied.
+    pub fn ledger(&self) -> (u64, Ledger) {
+        self.read(Ledger::clone)
+    }
+
     /// Up to `limit` changes of the ledger after a revision, of keys that begin with `prefix`, and the revision up to which they are
     /// all that there are.
     ///
@@ -341,13 +349,17 @@ impl RaftNode {
     /// the same entries. It takes a while for a large ledger; call it where blocking is allowed.
     ///
     /// # Errors
-    /// The state is larger than a snapshot may be.
-    pub fn state_hash(&self) -> Result<(u64, [u8; 32]), CodecError> {
+    /// [`HashError::Busy`] while another one is made: each keeps a core busy, and the state of its beginning in memory.
+    pub fn state_hash(&self) -> Result<(u64, [u8; 32]), HashError> {
+        let _alone = match self.hashing.try_lock() {
+            Err(TryLockError::WouldBlock) => return Err(HashError::Busy),
+            held => held,
+        };
         let (length, state) = {
             let applied = self.group.machine().applied();
             (position(applied.last).length, applied.state.clone())
         };
-        Ok((length, *blake3::hash(&codec::encode_snapshot(&state)?).as_bytes()))
+        Ok((length, codec::hash(&state)?))
     }
 
     /// Answers a request of another node's [`RaftTransport`].

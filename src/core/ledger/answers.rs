@@ -6,29 +6,50 @@ use std::collections::VecDeque;
 use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
+use super::{clock, stored};
 use crate::id::RequestId;
 use crate::protocol::ledger::{Answer, Caller, Expectation, KvOperation, KvResult, Refused, Stamp, Write};
 
-/// How long an answer is kept at least, in milliseconds of the ledger's time: 60 s. A client that tries again later than that must
+/// How long an answer is kept at least, in milliseconds: 60 s. A client that tries again later than that must
 /// look first what became of its request.
 pub const ANSWERS_KEPT_MS: u64 = 60_000;
 
 /// Answers of this span of time are forgotten together.
 const GENERATION_MS: u64 = 10_000;
 
+/// What an answer takes beside its results, about, in bytes: its id, its numbers, and the map's own space.
+const BESIDE_RESULTS: u64 = 128;
+
 /// What a request was about: the first half of the BLAKE3-256 of its operations.
 type Content = [u8; 16];
 
 /// Kept answers, in generations, each of which goes as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredAnswers")]
 pub(super) struct Answers {
     generations: VecDeque<Generation>,
+    #[serde(skip_serializing)]
+    size_bytes: u64,
+}
+
+/// Answers as a snapshot has them.
+#[derive(Deserialize)]
+struct StoredAnswers {
+    generations: VecDeque<Generation>,
+}
+
+impl From<StoredAnswers> for Answers {
+    fn from(StoredAnswers { generations }: StoredAnswers) -> Answers {
+        let size_bytes = generations.iter().map(Generation::size_bytes).sum();
+        Answers { generations, size_bytes }
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Generation {
     begun: Stamp,
     last: Stamp,
+    #[serde(deserialize_with = "stored::map::<(Caller, RequestId), _, _, _>")]
     kept: OrdMap<(Caller, RequestId), Kept>,
 }
 
@@ -106,14 +127,24 @@ impl Answers {
         }
         let Some(youngest) = self.generations.back_mut() else { return };
         youngest.last = now;
-        youngest.kept.insert((caller, id), Kept::new(content, answer));
+        let kept = Kept::new(content, answer);
+        self.size_bytes += kept.size_bytes();
+        if let Some(before) = youngest.kept.insert((caller, id), kept) {
+            self.size_bytes -= before.size_bytes();
+        }
     }
 
     /// Forgets the generations whose youngest answer is old enough.
     pub fn forget(&mut self, now: Stamp) {
-        while self.generations.front().is_some_and(|oldest| oldest.last.0 + ANSWERS_KEPT_MS < now.0) {
-            self.generations.pop_front();
+        let kept_for = clock::at_least(ANSWERS_KEPT_MS);
+        while self.generations.front().is_some_and(|oldest| oldest.last.0 + kept_for < now.0) {
+            let gone = self.generations.pop_front();
+            self.size_bytes -= gone.map_or(0, |gone| gone.size_bytes());
         }
+    }
+
+    pub fn size_bytes(&self) -> u64 {
+        self.size_bytes
     }
 
     pub fn len(&self) -> usize {
@@ -121,7 +152,22 @@ impl Answers {
     }
 }
 
+impl Generation {
+    fn size_bytes(&self) -> u64 {
+        self.kept.values().map(Kept::size_bytes).sum()
+    }
+}
+
 impl Kept {
+    fn size_bytes(&self) -> u64 {
+        let results = match &self.outcome {
+            Outcome::One(_) => 0,
+            Outcome::Several(results) => size_of_val::<[KvResult]>(results),
+            Outcome::Refused(_) => size_of::<Refused>(),
+        };
+        BESIDE_RESULTS + results as u64
+    }
+
     fn new(content: Content, answer: &Answer) -> Self {
         let outcome = match &answer.outcome {
             Ok(results) if results.len() == 1 => Outcome::One(results[0]),

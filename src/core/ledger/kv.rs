@@ -4,6 +4,7 @@ use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
+use super::stored;
 use crate::protocol::ledger::{Expectation, KeyValue, KvOperation, KvResult, Refused, RefusedWhy, Stamp};
 
 /// The most bytes of keys and values in one page of a list, 1 MiB; a page has at least one key.
@@ -11,18 +12,40 @@ pub const PAGE_LIMIT: usize = 1 << 20;
 
 /// Keys that one command lets expire at most, so that none takes long; the rest goes with the next ones. A key that is due is
 /// not shown any more, whether or not it is still held.
-const EXPIRED_AT_ONCE: usize = 64;
+pub(super) const EXPIRED_AT_ONCE: usize = 1024;
 
 /// The table. Persistent maps: a clone shares everything that does not change afterwards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredTable")]
 pub(super) struct Table {
     values: OrdMap<Bytes, Value>,
     due: OrdSet<(Stamp, Bytes)>,
     size_bytes: u64,
+    /// Bytes of the keys in `due`: there they stand a second time.
+    #[serde(skip_serializing)]
+    due_bytes: u64,
+}
+
+/// A table as a snapshot has it.
+#[derive(Deserialize)]
+struct StoredTable {
+    #[serde(deserialize_with = "stored::map::<stored::Key, _, _, _>")]
+    values: OrdMap<Bytes, Value>,
+    #[serde(deserialize_with = "stored::set::<stored::DueKey, _, _>")]
+    due: OrdSet<(Stamp, Bytes)>,
+    size_bytes: u64,
+}
+
+impl From<StoredTable> for Table {
+    fn from(StoredTable { values, due, size_bytes }: StoredTable) -> Table {
+        let due_bytes = due.iter().map(|(_, key)| key.len() as u64).sum();
+        Table { values, due, size_bytes, due_bytes }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Value {
+    #[serde(deserialize_with = "stored::bytes")]
     value: Bytes,
     create_revision: u64,
     mod_revision: u64,
@@ -86,7 +109,10 @@ impl Table {
             }
             KvOperation::Delete { key } => {
                 let was_there = self.alive(key, now).is_some();
-                self.remove(key);
+                // A key that is due goes by expiry, which tells those who watch it.
+                if was_there {
+                    self.remove(key);
+                }
                 Ok(KvResult::Deleted(was_there))
             }
             KvOperation::Require { key, expect } => {
@@ -126,6 +152,7 @@ impl Table {
         self.forget(key, old);
         if let Some(expires) = expires {
             self.due.insert((expires, key.clone()));
+            self.due_bytes += key.len() as u64;
         }
     }
 
@@ -140,6 +167,7 @@ impl Table {
         self.size_bytes -= (key.len() + old.value.len()) as u64;
         if let Some(expires) = old.expires {
             self.due.remove(&(expires, key.clone()));
+            self.due_bytes -= key.len() as u64;
         }
     }
 
@@ -191,8 +219,15 @@ impl Table {
         self.size_bytes
     }
 
-    pub fn keys(&self) -> u64 {
-        self.values.len() as u64
+    /// Bytes that the table takes, if each key costs so much beside its own bytes and its value's. One that expires stands twice.
+    pub fn footprint_bytes(&self, beside_a_key: u64) -> u64 {
+        let keys = (self.values.len() + self.due.len()) as u64;
+        self.size_bytes + self.due_bytes + keys * beside_a_key
+    }
+
+    /// Whether any key expires some day.
+    pub fn expires(&self) -> bool {
+        !self.due.is_empty()
     }
 }
 

@@ -4,7 +4,9 @@
 //! Its tables have commands of their own: no key-value command reaches another table.
 
 mod answers;
+mod clock;
 mod kv;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -14,6 +16,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 pub use self::answers::ANSWERS_KEPT_MS;
+pub use self::clock::{IDLE_MS, LeaderClock};
 pub use self::kv::{PAGE_LIMIT, Page};
 
 use self::answers::{Answers, Known};
@@ -102,7 +105,7 @@ impl Ledger {
 
     /// Bytes that the table takes, about: keys, values, and what is kept beside each.
     pub fn footprint_bytes(&self) -> u64 {
-        self.table.size_bytes() + self.table.keys() * BESIDE_A_KEY
+        self.table.footprint_bytes(BESIDE_A_KEY)
     }
 
     /// Whether this write may be done in a ledger that shall hold no more than `limit` bytes. What only deletes is welcome in a full
@@ -120,6 +123,16 @@ impl Ledger {
     /// Answers that are kept for repeated request ids.
     pub fn answers(&self) -> usize {
         self.answers.len()
+    }
+
+    /// Bytes that these answers take, about.
+    pub fn answers_bytes(&self) -> u64 {
+        self.answers.size_bytes()
+    }
+
+    /// Whether anything waits for its time: keys that expire, and answers that are kept.
+    pub fn waits_for_time(&self) -> bool {
+        self.table.expires() || self.answers.len() > 0
     }
 
     /// Whether something is due by `now` that only a command can let expire.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::kv::EXPIRED_AT_ONCE;
 use super::*;
 use crate::id::RequestId;
 use crate::protocol::codec;
@@ -185,7 +186,7 @@ fn a_key_that_is_due_is_gone_for_everybody_and_the_time_never_goes_back() {
 #[test]
 fn so_much_that_is_due_at_once_is_out_of_sight_at_once_and_removed_step_by_step() {
     let mut log = Log::default();
-    log.write((0..500).map(|number| short_lived(&format!("k{number}"), 5)).collect());
+    log.write((0..2_500).map(|number| short_lived(&format!("k{number}"), 5)).collect());
     log.ledger.advance(Stamp(5));
     assert!(log.ledger.list(b"", None, 1_000).items.is_empty());
     assert!(log.ledger.is_due(Stamp(5)), "more than one command takes");
@@ -194,7 +195,66 @@ fn so_much_that_is_due_at_once_is_out_of_sight_at_once_and_removed_step_by_step(
         log.ledger.advance(Stamp(5));
         steps += 1;
     }
-    assert_eq!((log.ledger.size_bytes(), steps), (0, 8));
+    assert_eq!((log.ledger.size_bytes(), steps), (0, 3));
+}
+
+/// Those who watch it learn that it is gone, whoever asks for what first.
+#[test]
+fn a_key_that_is_due_goes_by_expiry_though_somebody_deletes_it() {
+    let mut log = Log::default();
+    log.write((0..EXPIRED_AT_ONCE + 1).map(|number| short_lived(&format!("k{number:05}"), 5)).collect());
+    log.ledger.advance(Stamp(5));
+    let last = format!("k{:05}", EXPIRED_AT_ONCE);
+    assert_eq!(log.write(vec![delete(&last)]).outcome, Ok(vec![KvResult::Deleted(false)]));
+    let told: Vec<Bytes> = log.ledger.advance(Stamp(5)).into_iter().map(|change| change.key).collect();
+    assert_eq!(told, [bytes(&last)]);
+}
+
+#[test]
+fn a_key_that_expires_counts_twice_as_it_is_held_twice() {
+    let mut log = Log::default();
+    log.write(vec![put("key", "value")]);
+    let once = log.ledger.footprint_bytes();
+    log.write(vec![KvOperation::Put { key: bytes("key"), value: bytes("value"), expires_in_ms: Some(5) }]);
+    assert_eq!(log.ledger.footprint_bytes(), once + 3 + BESIDE_A_KEY);
+    let restored: Ledger = codec::decode(&codec::encode(&log.ledger).unwrap()).unwrap();
+    assert_eq!(restored, log.ledger);
+    log.write(vec![put("key", "value")]);
+    assert_eq!(log.ledger.footprint_bytes(), once);
+    log.write(vec![delete("key")]);
+    assert_eq!(log.ledger.footprint_bytes(), 0);
+}
+
+#[test]
+fn answers_are_counted_in_bytes_until_they_are_forgotten() {
+    let mut log = Log::default();
+    log.write(vec![put("a", "1")]);
+    let one = log.ledger.answers_bytes();
+    log.write((0..100).map(|_| put("a", "1")).collect());
+    log.refused(vec![require("a", Expectation::Absent)]);
+    assert!(log.ledger.answers_bytes() > 3 * one + 100);
+    let restored: Ledger = codec::decode(&codec::encode(&log.ledger).unwrap()).unwrap();
+    assert_eq!(restored.answers_bytes(), log.ledger.answers_bytes());
+    log.ledger.advance(Stamp(3 * ANSWERS_KEPT_MS));
+    assert_eq!(log.ledger.answers_bytes(), 0);
+    assert!(!log.ledger.waits_for_time());
+}
+
+/// The maps' own reading would take memory for as many elements as a length says.
+#[test]
+fn a_snapshot_with_a_lying_length_is_refused_and_costs_nothing() {
+    let mut log = Log::default();
+    log.write(vec![short_lived("key", 5)]);
+    let whole = codec::encode_snapshot(&log.ledger).unwrap();
+    for at in 0..whole.len() {
+        // Marker 253: a length of 8 bytes follows.
+        let mut lying = whole[..at].to_vec();
+        lying.push(253);
+        lying.extend_from_slice(&(1u64 << 60).to_le_bytes());
+        lying.extend_from_slice(&whole[at + 1..]);
+        let _ = codec::decode_snapshot::<Ledger>(&lying);
+        assert!(codec::decode_snapshot::<Ledger>(&whole[..at]).is_err());
+    }
 }
 
 #[test]
