@@ -353,9 +353,9 @@ impl RaftNode {
         Ok((length, *blake3::hash(&codec::encode_snapshot(&state)?).as_bytes()))
     }
 
-    /// Answers a request of another node's [`RaftTransport`].
-    pub async fn receive(&self, request: Vec<u8>) -> Vec<u8> {
-        self.group.receive(request).await
+    /// Answers a request of the [`RaftTransport`] of `caller`.
+    pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
+        self.group.receive(caller, request).await
     }
 
     /// The cluster id, once this node has applied the first membership.
