@@ -387,10 +387,8 @@ impl RaftNode {
 
 /// Makes a directory that survives a power cut.
 fn create(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
     fs::create_dir_all(directory)?;
+    // Also if it is there: whoever made it may have been killed before it was synced.
     for ancestor in directory.ancestors().skip(1).take(2) {
         fs::File::open(ancestor)?.sync_all()?;
     }
