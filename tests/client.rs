@@ -21,6 +21,7 @@ use image_cloud::client::{
 };
 use image_cloud::id::{NodeId, RequestId};
 use image_cloud::protocol::job::{Label, SealForm};
+use image_cloud::protocol::kv::Changed;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::time::now;
@@ -391,4 +392,58 @@ async fn a_leader_of_another_scheme_is_not_followed() {
     let cluster = Cluster::new(ClientSettings::new(vec![url.parse().unwrap()], SEED)).unwrap();
     let refused = cluster.get_key("color", Consistency::Linearizable).await.unwrap_err().to_string();
     assert!(refused.contains("https://127.0.0.1:1, which is not http: that is not followed"), "{refused}");
+}
+
+/// Answers one request with these bytes and leaves; gives back the first line of the request.
+fn answer_once(text: String) -> (NodeAddress, std::thread::JoinHandle<String>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(|line| line.unwrap());
+        let asked = lines.next().unwrap();
+        lines.find(String::is_empty).expect("the head ends");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        // A client that has enough leaves before the end.
+        let _ = stream.write_all(format!("{head}{text}").as_bytes());
+        asked
+    });
+    (NodeAddress { node: None, url }, thread)
+}
+
+fn change(revision: u64, key: &str) -> String {
+    let changed = Changed { revision, key: key.to_owned(), item: None };
+    format!("data: {}\n\n", serde_json::to_string(&changed).unwrap())
+}
+
+/// The connection breaks between two changes of one revision, before any revision was complete: the watch goes on from where it began, and
+/// gives each of them out once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_breaks_within_a_revision_misses_nothing_and_repeats_nothing() {
+    let (first, one) = answer_once(format!("id: 5\n: watching\n\n{}", change(6, "a")));
+    let rest = format!("id: 5\n: watching\n\n{}id: 6\n{}id: 7\n{}", change(6, "a"), change(6, "b"), change(7, "c"));
+    let (second, two) = answer_once(rest);
+    let mut watch = Cluster::new(ClientSettings::new(vec![first, second], SEED)).unwrap().watch("", None);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        let changed = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("it is told").unwrap();
+        keys.push((changed.revision, changed.key));
+    }
+    assert_eq!(keys, [(6, "a".to_owned()), (6, "b".to_owned()), (7, "c".to_owned())]);
+    assert!(!one.join().unwrap().contains("after="));
+    assert!(two.join().unwrap().contains("after=5"));
+}
+
+/// What no node would tell otherwise is an error, and not asked for again for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_without_end_and_one_that_is_no_change_are_errors() {
+    for event in [format!("data: {}", "x".repeat(5 << 20)), "data: {}\n\n".to_owned()] {
+        let (node, thread) = answer_once(event);
+        let mut watch = Cluster::new(ClientSettings::new(vec![node], SEED)).unwrap().watch("", None);
+        let error = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("it is told").unwrap_err();
+        let ClientError::Exchange { source, .. } = &error else { panic!("{error}") };
+        assert!(matches!(source, AttemptError::AnswerTooLarge { .. } | AttemptError::BadAnswer(_)), "{error}");
+        thread.join().unwrap();
+    }
 }

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::timeout;
@@ -27,9 +27,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Between two redirections: a node that has not heard yet that its leader is gone sends everybody there.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(1);
-
-/// What stands in a path as it is.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// Whether an answer must be the latest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -99,7 +96,8 @@ impl Cluster {
     /// # Errors
     /// [`ClientError`].
     pub async fn look_up(&self, key: &str, consistency: Consistency) -> Result<LookedUp, ClientError> {
-        let path = format!("{}/{}{}", route::KV, utf8_percent_encode(key, PLAIN), stale_query(consistency, '?'));
+        let Some(path) = route::of_key(key) else { return self.look_up_in_list(key, consistency).await };
+        let path = format!("{path}{}", stale_query(consistency, '?'));
         let build = |base: &str| self.shared.connections.get(format!("{base}{path}"));
         match self.at_leader(build, value_of).await {
             Ok(value) => Ok(LookedUp { commit: value.commit, revision: value.revision, value: Some(value) }),
@@ -111,6 +109,23 @@ impl Cluster {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A key that no path can name: it is the first of those that begin with it.
+    async fn look_up_in_list(&self, key: &str, consistency: Consistency) -> Result<LookedUp, ClientError> {
+        let Listed { commit, revision, items, .. } = self.list_keys(key, None, 1, consistency).await?;
+        let value = match items.into_iter().find(|item| item.key == key) {
+            None => None,
+            Some(item) => Some(Value {
+                bytes: item.bytes().map_err(ClientError::Setup)?.into(),
+                commit,
+                revision,
+                create_revision: item.create_revision,
+                mod_revision: item.mod_revision,
+                version: item.version,
+            }),
+        };
+        Ok(LookedUp { commit, revision, value })
     }
 
     /// Keys that begin with `prefix`, in order, behind `after`.

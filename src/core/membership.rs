@@ -3,6 +3,8 @@
 //! People name nodes, Raft counts members: (node, incarnation). While a node is replaced there are two members of it at once, so each
 //! rule says which of them it means.
 
+pub mod admission;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 

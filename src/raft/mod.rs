@@ -362,9 +362,9 @@ impl RaftNode {
         Ok((length, codec::hash(&state)?))
     }
 
-    /// Answers a request of another node's [`RaftTransport`].
-    pub async fn receive(&self, request: Vec<u8>) -> Vec<u8> {
-        self.group.receive(request).await
+    /// Answers a request of the [`RaftTransport`] of `caller`.
+    pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
+        self.group.receive(caller, request).await
     }
 
     /// The cluster id, once this node has applied the first membership.
@@ -396,10 +396,8 @@ impl RaftNode {
 
 /// Makes a directory that survives a power cut.
 fn create(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
     fs::create_dir_all(directory)?;
+    // Also if it is there: whoever made it may have been killed before it was synced.
     for ancestor in directory.ancestors().skip(1).take(2) {
         fs::File::open(ancestor)?.sync_all()?;
     }
