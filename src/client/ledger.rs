@@ -123,6 +123,7 @@ impl Cluster {
                 create_revision: item.create_revision,
                 mod_revision: item.mod_revision,
                 version: item.version,
+                expires: item.expires_unix_ms.map(Stamp),
             }),
         };
         Ok(LookedUp { commit, revision, value })
