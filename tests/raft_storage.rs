@@ -209,6 +209,38 @@ fn disk_use_stays_bounded_by_the_size_of_the_log() {
     });
 }
 
+/// Room that keys which are due took is there again as fast as entries are committed, without any write.
+#[test]
+fn keys_that_are_due_leave_at_once_however_many() {
+    const BATCHES: usize = 20;
+    const KEYS: usize = 512;
+    let root = tempfile::tempdir().unwrap();
+    runtime().block_on(async {
+        let data = DataDir::open(root.path(), NodeId(1)).unwrap();
+        let raft = lead(&data).await;
+        for batch in 0..BATCHES {
+            let put = |number: usize| {
+                let key = Bytes::from(format!("{batch}/{number}"));
+                KvOperation::Put { key, value: Bytes::from("x"), expires_in_ms: Some(300) }
+            };
+            let (id, operations) = (RequestId((batch as u128).to_be_bytes()), (0..KEYS).map(put).collect());
+            raft.write(Write { caller: Caller::Anyone, id, operations }).await.unwrap();
+        }
+        let written = Instant::now();
+        let (before, _) = raft.read(|_| ());
+        loop {
+            let (after, held) = raft.read(|ledger| ledger.footprint_bytes());
+            if held == 0 {
+                assert!(after - before < 40, "{} entries", after - before);
+                break;
+            }
+            assert!(written.elapsed() < Duration::from_secs(5), "{held} bytes are held");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        raft.shutdown().await;
+    });
+}
+
 /// A log that hardly grows is folded into a snapshot in time.
 #[test]
 fn an_old_log_is_folded_into_a_snapshot() {

@@ -11,7 +11,7 @@ use utoipa::IntoParams;
 use self::outgoing::Outgoing;
 use super::body::{self, Arrivals, LargeJson};
 use super::images::request_id;
-use super::openapi::{Always, OfReads, OfWrites};
+use super::openapi::{OfHashes, OfReads, OfWrites};
 use super::refusal::Refusal;
 use super::service::{Found, Limits, NotHere, Question, Service};
 use crate::id::RequestId;
@@ -248,7 +248,7 @@ pub async fn batch(
 ///
 /// Equal on all nodes that have applied the same number of entries.
 #[utoipa::path(get, path = route::HASH, operation_id = "cluster_hash", tag = "cluster",
-    responses((status = 200, description = "How much, and its BLAKE3-256", body = StateHash), Always))]
+    responses((status = 200, description = "How much, and its BLAKE3-256", body = StateHash), OfHashes))]
 pub async fn hash(service: web::Data<Service>) -> Result<HttpResponse, Refusal> {
     let (commit, hash) = service.state_hash().await?;
     let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();

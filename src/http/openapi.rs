@@ -124,6 +124,8 @@ refusals! {
     OfWatches [BadRequest, Forgotten, Overloaded];
     /// What an image job may get.
     OfJobs [BadRequest, TooLarge, TooSlow, BadImage, CarrierTooSmall, Busy, NotActive, NoClusterId];
+    /// What the question for the hash of the state may get.
+    OfHashes [Overloaded];
     /// What the question for readiness may get.
     Unready [NotActive];
 }

@@ -4,7 +4,7 @@
 //! which travels in chunks, at most [`SNAPSHOT_LIMIT_BYTES`].
 //!
 //! What encodes decodes: both sides measure the bytes as they travel. What a hostile length costs: a sequence takes at most 1 MiB
-//! before its elements are there (serde's caution), a run of bytes at most [`CHARGED`] frames of untouched zeros, and what is read
+//! before its elements are there (serde's caution), a run of bytes at most 16 frames of untouched zeros, and what is read
 //! by borrowing, as the parts of a snapshot are, nothing. A persistent map would believe a length, so `core::ledger` reads its own.
 
 use std::io;
@@ -101,6 +101,27 @@ pub fn hash<T: Serialize>(value: &T) -> Result<[u8; 32], CodecError> {
         .map_err(|error| CodecError::Malformed(error.to_string()))?;
     let hasher = hashed.into_inner().map_err(|error| CodecError::Malformed(error.to_string()))?;
     Ok(*hasher.finalize().as_bytes())
+}
+
+/// How far a value goes that begins with some bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reach {
+    /// To the last of them.
+    Exactly,
+    /// Not so far, or they are no such value.
+    Less,
+    /// Beyond them: they are the beginning of one.
+    Beyond,
+}
+
+/// How far the value goes that begins with `bytes`.
+pub fn reach<T: DeserializeOwned>(bytes: &[u8]) -> Reach {
+    let configuration = bincode::config::standard().with_limit::<CHARGE_LIMIT>();
+    match bincode::serde::decode_from_slice::<T, _>(bytes, configuration) {
+        Ok((_, read)) if read == bytes.len() => Reach::Exactly,
+        Err(bincode::error::DecodeError::UnexpectedEnd { .. }) => Reach::Beyond,
+        _ => Reach::Less,
+    }
 }
 
 fn encode_within<const LIMIT: usize, T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {

@@ -81,7 +81,7 @@ impl Machine {
     fn snapshot(&self) -> io::Result<Snapshot> {
         let applied = self.applied().clone();
         let meta = SnapshotMeta { last_log_id: applied.last, last_membership: applied.membership };
-        let snapshot = codec::encode_snapshot(&applied.state).map_err(invalid)?;
+        let snapshot = codec::encode_snapshot(&applied.state).map_err(unfit)?;
         self.save(&meta, &snapshot)?;
         Ok(Snapshot { meta, snapshot })
     }
@@ -104,6 +104,14 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 
 
 fn invalid(error: CodecError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
+}
+
+/// The state outgrew what a snapshot may have, which the limits of the ledger and of its kept answers are there to prevent.
+fn unfit(error: CodecError) -> io::Error {
+    let what = format!(
+        "the state does not fit a snapshot, the disk is sound: {error}; lower limits.ledger_mib and delete keys"
+    );
+    io::Error::new(io::ErrorKind::FileTooLarge, what)
 }
 
 impl<R: AsyncRuntime> RaftStateMachine<Types<R>> for Machine {

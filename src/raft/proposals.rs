@@ -129,8 +129,8 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
             }
             taken.push(next);
         }
-        let stamp = read(&group, &mut clock, |ledger, stamp| {
-            if ledger.answers_bytes() > ANSWERS_LIMIT_BYTES {
+        let stamp = read(&group, &mut clock, |ledger, stamp, leads| {
+            if leads && ledger.answers_bytes() > ANSWERS_LIMIT_BYTES {
                 refuse_new(&mut taken, |write| ledger.has_answered(write));
             }
             stamp
@@ -151,24 +151,33 @@ fn refuse_new(taken: &mut Vec<Waiting>, has_answered: impl Fn(&Write) -> bool) {
     }
 }
 
-/// Reads the ledger together with the time that this node stamps on the next entry, if it leads.
-fn read<R: AsyncRuntime, T>(group: &Group<R>, clock: &mut LeaderClock, read: impl FnOnce(&Ledger, Stamp) -> T) -> T {
-    let term = Term(group.raft().server_metrics().borrow_watched().vote.leader_id().term);
+/// Reads the ledger together with the time that this node stamps on the next entry, and whether it leads, so that it matters.
+fn read<R: AsyncRuntime, T>(
+    group: &Group<R>,
+    clock: &mut LeaderClock,
+    read: impl FnOnce(&Ledger, Stamp, bool) -> T,
+) -> T {
+    let (leads, term) = {
+        let metrics = group.raft().server_metrics();
+        let metrics = metrics.borrow_watched();
+        (metrics.state == ServerState::Leader, Term(metrics.vote.leader_id().term))
+    };
+    if !leads {
+        // The next leadership begins anew, whatever term the metrics still tell then.
+        *clock = LeaderClock::default();
+    }
     let applied = group.machine().applied();
     let ledger = applied.state.ledger();
     let stamp = clock.stamp(term, time::now(), Stamp(time::unix_millis()), ledger.stamp());
-    read(ledger, stamp)
+    read(ledger, stamp, leads)
 }
 
 /// As leader: the time to stamp on an entry without writes, if a key is due that no write lets expire, or if nothing has been written
 /// for long although something waits for its time.
 fn time_must_go_on<R: AsyncRuntime>(group: &Group<R>, clock: &mut LeaderClock) -> Option<Stamp> {
-    if group.raft().server_metrics().borrow_watched().state != ServerState::Leader {
-        return None;
-    }
-    read(group, clock, |ledger, stamp| {
+    read(group, clock, |ledger, stamp, leads| {
         let is_idle = ledger.waits_for_time() && stamp.0 >= ledger.stamp().0 + IDLE_MS;
-        (is_idle || ledger.is_due(stamp)).then_some(stamp)
+        (leads && (is_idle || ledger.is_due(stamp))).then_some(stamp)
     })
 }
 

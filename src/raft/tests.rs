@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::StorageError;
@@ -13,16 +14,18 @@ use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::core::membership::Roster;
-use crate::id::{Incarnation, MemberId, NodeId};
+use crate::id::{Incarnation, MemberId, NodeId, RequestId};
 use crate::protocol::codec;
 use crate::protocol::frame::Lane;
+use crate::protocol::ledger::{Caller, KvOperation, Stamp, Write};
 use crate::protocol::membership::Place;
 use crate::raft::log_store::{CHUNK_BYTES, LogStore};
 use crate::raft::machine::Machine;
 use crate::raft::network::{Envelope, Request, Response};
 use crate::raft::snapshot::FileSnapshots;
-use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
-use crate::raft::{Command, RaftNode, RaftSettings, RaftTransport, TransportError};
+use crate::raft::state::State;
+use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
+use crate::raft::{HashError, RaftNode, RaftSettings, RaftTransport, TransportError};
 
 /// The suite makes node ids from numbers.
 impl From<u64> for MemberId {
@@ -113,6 +116,33 @@ async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
     }
 }
 
+/// Whoever may write may write what looks like a record.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_entry_that_holds_a_whole_record_is_cut_off() {
+    let directory = tempfile::tempdir().unwrap();
+    let chunk = |directory: &Path| {
+        let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
+        files.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap()
+    };
+    let mut log = open(directory.path()).unwrap();
+    log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
+    let records = std::fs::read(chunk(directory.path())).unwrap();
+    let put = KvOperation::Put { key: Bytes::from("k"), value: records.clone().into(), expires_in_ms: None };
+    let write = Write { caller: Caller::Anyone, id: RequestId([1; 16]), operations: vec![put] };
+    let command = Command::Ledger { stamp: Stamp(5), writes: vec![write] };
+    log.blocking_append([Entry { log_id: log_id(1, 2), payload: Payload::Normal(command) }]).await.unwrap();
+    drop(log);
+    let whole = std::fs::read(chunk(directory.path())).unwrap();
+    assert!(whole.len() > 2 * records.len());
+
+    for length in records.len()..whole.len() {
+        let crashed = tempfile::tempdir().unwrap();
+        std::fs::write(crashed.path().join(chunk(directory.path()).file_name().unwrap()), &whole[..length]).unwrap();
+        let mut log = open(crashed.path()).unwrap_or_else(|error| panic!("cut at {length}: {error}"));
+        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(1, 1)], "cut at {length}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn damage_before_the_tail_is_refused_and_left_alone() {
     let directory = tempfile::tempdir().unwrap();
@@ -162,7 +192,7 @@ async fn a_log_that_is_lost_after_a_vote_is_not_a_first_start() {
     assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }
 
-/// Reaches nobody.
+/// It calls nobody.
 struct Nobody;
 
 impl RaftTransport for Nobody {
@@ -225,5 +255,19 @@ async fn a_removed_node_appends_nothing_under_whatever_incarnation() {
     }
     assert_eq!(raft.views().borrow().term, term);
     raft.propose(Command::ProveLeadership).await.expect("node 1 still leads");
+}
+
+/// Whoever asks while the state is hashed for somebody else is told so, and costs nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_is_hashed_for_one_at_a_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let settings = RaftSettings::new(MemberId::from(1), directory.path().join("raft"));
+    let raft = RaftNode::open(settings, Arc::new(Nobody)).await.unwrap();
+    {
+        let _somebody = raft.hashing.lock().unwrap();
+        assert!(matches!(raft.state_hash(), Err(HashError::Busy)));
+    }
+    let empty = codec::encode(&State::default()).unwrap();
+    assert_eq!(raft.state_hash().unwrap(), (0, *blake3::hash(&empty).as_bytes()));
     raft.shutdown().await;
 }

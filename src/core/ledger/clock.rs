@@ -1,8 +1,8 @@
 //! The time that a leader stamps on its entries.
 //!
-//! What is promised in this time is a span, not a date: a key lives at least as long as it was given, and an answer is kept for at
-//! least [`ANSWERS_KEPT_MS`](super::ANSWERS_KEPT_MS), whatever the clocks on the walls say. So the ledger's time never runs faster
-//! than time does, but for [`DRIFT`]. Within one leadership it goes on by the leader's monotonic clock. A leader that begins goes on
+//! What is promised in this time is a span, not a date: a key lives as long as it was given, less 1 % at most, and an answer is kept
+//! for at least [`ANSWERS_KEPT_MS`](super::ANSWERS_KEPT_MS), whatever the clocks on the walls say. So the ledger's time never runs
+//! faster than time does, but for that 1 %. Within one leadership it goes on by the leader's monotonic clock. A leader that begins goes on
 //! from the ledger's stamp: how long ago that was set nobody can tell it for certain. The wall clock sets the time of an empty
 //! ledger, and later draws it slowly, so that dates come right again.
 //!
