@@ -31,9 +31,6 @@ const CHUNK_BYTES: usize = 256 << 10;
 /// How long an append or a chunk may take: a slow disk is not a dead peer, and a dead peer's connection closes at once.
 const APPEND_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long the last chunk may take: its answer comes when the whole snapshot is on the peer's disk and in its state.
-const INSTALL_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Pause after a peer could not be reached.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
@@ -362,15 +359,14 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
                     total: data.len() as u64,
                     bytes: Opaque(data[offset..end].to_vec()),
                 };
-                let limit = if end < data.len() { APPEND_TIMEOUT } else { INSTALL_TIMEOUT };
-                match self.call(Lane::Snapshot, Request::Chunk(chunk), limit).await {
+                match self.call(Lane::Snapshot, Request::Chunk(chunk), APPEND_TIMEOUT).await {
                     Ok(Response::Installed(response)) => return Ok(response),
                     Ok(Response::Chunk) if end < data.len() => offset = end,
                     Ok(_) => {
                         let error = self.wrong_answer();
-                        return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, limit).into());
+                        return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, APPEND_TIMEOUT).into());
                     }
-                    Err(error) => return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, limit).into()),
+                    Err(error) => return Err(self.rpc_error(error, RPCTypes::InstallSnapshot, APPEND_TIMEOUT).into()),
                 }
             }
         };
