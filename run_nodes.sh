@@ -47,7 +47,7 @@ start() {
     local count=$1 id pid address deadline
     mkdir -p "$run"
     if [ -n "$count" ]; then
-        [[ $count =~ ^[1-9][0-9]?$ ]] || die "\"$count\" is not a number of nodes from 1 to 99"
+        [[ $count =~ ^[1-9][0-9]?$ ]] && [ "$count" -le 31 ] || die "\"$count\" is not a number of nodes from 1 to 31"
         config=$run/cluster.toml
         for ((id = 1; id <= count; id++)); do printf '[[nodes]]\nid = %d\nhttp = "127.0.0.1:%d"\n\n' "$id" $((8000 + id)); done >"$config"
     fi

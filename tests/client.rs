@@ -6,7 +6,10 @@
 mod fake;
 #[path = "client/program.rs"]
 mod program;
+#[path = "common/wait.rs"]
+mod wait;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,9 +21,11 @@ use image_cloud::client::{
 };
 use image_cloud::id::{NodeId, RequestId};
 use image_cloud::protocol::job::{Label, SealForm};
+use image_cloud::protocol::kv::Changed;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::time::now;
+use wait::wait_for;
 
 const SEED: u64 = 42;
 
@@ -55,15 +60,6 @@ fn nobody() -> NodeAddress {
 
 fn failures(answer: &Answer) -> Vec<&str> {
     answer.attempts.iter().map(|attempt| attempt.failure.as_deref().unwrap_or("ok")).collect()
-}
-
-/// Waits until `condition` holds, at most 5 s.
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let start = now();
-    while !condition() {
-        assert!(now().since(start) < Duration::from_secs(5), "{what}");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
 }
 
 fn all_know_coordinator(nodes: &[FakeNode], coordinator: u16, placement: u16) {
@@ -105,9 +101,8 @@ async fn the_coordinators_placement_is_followed_although_another_node_has_less_l
         assert_eq!(answer.attempts[0].placed_by, PlacedBy::Coordinator);
         assert_eq!(failures(&answer), ["ok"]);
     }
-    assert!(nodes[2].seen().uploads.iter().all(|(_, placed_by, query, size)| {
-        placed_by == "coordinator" && query == "form=compact&name=cat.png" && *size == 9
-    }));
+    let is_whole = |query: &str, size| query == "form=compact&name=cat.png" && size == 9;
+    assert!(nodes[2].seen().uploads.iter().all(|(_, query, size)| is_whole(query, *size)));
     for node in &nodes[..2] {
         assert!(node.seen().uploads.is_empty(), "the image travels once");
     }
@@ -118,7 +113,7 @@ async fn a_label_goes_to_its_own_route_with_names_and_quota() {
     let nodes: [FakeNode; 1] = nodes();
     let work = Work::Label(Label { usernames: vec!["alice".into(), "bob".into()], quota: 5 });
     cluster(&nodes).run(Job { work, ..job(1) }).await.unwrap();
-    assert_eq!(nodes[0].seen().uploads[0].2, "to=alice%2Cbob&quota=5");
+    assert_eq!(nodes[0].seen().uploads[0].1, "to=alice%2Cbob&quota=5");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,7 +124,7 @@ async fn without_a_coordinator_the_client_takes_the_lowest_load_at_once() {
     nodes[2].set(|script| script.state = NodeState::Recovering);
     let answer = cluster(&nodes).run(job(1)).await.unwrap();
     assert_eq!((answer.node, answer.attempts[0].placed_by), (NodeId(2), PlacedBy::Client));
-    assert_eq!(nodes[1].seen().uploads[0].1, "client");
+    assert_eq!(nodes[1].seen().uploads.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -321,15 +316,8 @@ async fn announcements_are_gathered_and_every_request_reaches_every_node() {
     let cluster = cluster(&nodes);
     let answers = join_all((0..REQUESTS as u128).map(|number| cluster.run(job(number)))).await;
     assert!(answers.iter().all(Result::is_ok));
-    eventually("every request is announced to every node", || {
-        nodes.iter().all(|node| {
-            let mut announced = node.seen().announced;
-            announced.sort();
-            announced.dedup();
-            announced.len() == REQUESTS
-        })
-    })
-    .await;
+    let has_all = |node: &FakeNode| node.seen().announced.into_iter().collect::<BTreeSet<_>>().len() == REQUESTS;
+    wait_for("every request is announced to every node", async || nodes.iter().all(has_all).then_some(())).await;
     let posts: usize = nodes.iter().map(|node| node.seen().posts).sum();
     assert!(posts <= REQUESTS * 3 / 20, "{posts} announcements for {REQUESTS} requests to 3 nodes");
     println!("{posts} announcements for {REQUESTS} requests to 3 nodes");
@@ -404,4 +392,58 @@ async fn a_leader_of_another_scheme_is_not_followed() {
     let cluster = Cluster::new(ClientSettings::new(vec![url.parse().unwrap()], SEED)).unwrap();
     let refused = cluster.get_key("color", Consistency::Linearizable).await.unwrap_err().to_string();
     assert!(refused.contains("https://127.0.0.1:1, which is not http: that is not followed"), "{refused}");
+}
+
+/// Answers one request with these bytes and leaves; gives back the first line of the request.
+fn answer_once(text: String) -> (NodeAddress, std::thread::JoinHandle<String>) {
+    use std::io::{BufRead, BufReader, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let thread = std::thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut lines = BufReader::new(stream.try_clone().unwrap()).lines().map(|line| line.unwrap());
+        let asked = lines.next().unwrap();
+        lines.find(String::is_empty).expect("the head ends");
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+        // A client that has enough leaves before the end.
+        let _ = stream.write_all(format!("{head}{text}").as_bytes());
+        asked
+    });
+    (NodeAddress { node: None, url }, thread)
+}
+
+fn change(revision: u64, key: &str) -> String {
+    let changed = Changed { revision, key: key.to_owned(), item: None };
+    format!("data: {}\n\n", serde_json::to_string(&changed).unwrap())
+}
+
+/// The connection breaks between two changes of one revision, before any revision was complete: the watch goes on from where it began, and
+/// gives each of them out once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_that_breaks_within_a_revision_misses_nothing_and_repeats_nothing() {
+    let (first, one) = answer_once(format!("id: 5\n: watching\n\n{}", change(6, "a")));
+    let rest = format!("id: 5\n: watching\n\n{}id: 6\n{}id: 7\n{}", change(6, "a"), change(6, "b"), change(7, "c"));
+    let (second, two) = answer_once(rest);
+    let mut watch = Cluster::new(ClientSettings::new(vec![first, second], SEED)).unwrap().watch("", None);
+    let mut keys = Vec::new();
+    for _ in 0..3 {
+        let changed = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("it is told").unwrap();
+        keys.push((changed.revision, changed.key));
+    }
+    assert_eq!(keys, [(6, "a".to_owned()), (6, "b".to_owned()), (7, "c".to_owned())]);
+    assert!(!one.join().unwrap().contains("after="));
+    assert!(two.join().unwrap().contains("after=5"));
+}
+
+/// What no node would tell otherwise is an error, and not asked for again for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_without_end_and_one_that_is_no_change_are_errors() {
+    for event in [format!("data: {}", "x".repeat(5 << 20)), "data: {}\n\n".to_owned()] {
+        let (node, thread) = answer_once(event);
+        let mut watch = Cluster::new(ClientSettings::new(vec![node], SEED)).unwrap().watch("", None);
+        let error = tokio::time::timeout(Duration::from_secs(10), watch.next()).await.expect("it is told").unwrap_err();
+        let ClientError::Exchange { source, .. } = &error else { panic!("{error}") };
+        assert!(matches!(source, AttemptError::AnswerTooLarge { .. } | AttemptError::BadAnswer(_)), "{error}");
+        thread.join().unwrap();
+    }
 }

@@ -3,14 +3,17 @@
 
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
+#[path = "common/wait.rs"]
+mod wait;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
-use image_cloud::time::now;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use wait::eventually_within;
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -66,11 +69,7 @@ impl Place {
 }
 
 fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
-    let end = now() + DEADLINE;
-    while !condition() {
-        assert!(now() < end, "after {DEADLINE:?} still not: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    eventually_within(DEADLINE, what, || condition().then_some(()));
 }
 
 fn told(output: &Output) -> String {

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -53,7 +53,19 @@ const ONLY_IN: &[(&str, &[&str])] = &[
 ];
 
 /// What no core, image or protocol code may name: clocks, runtimes, frameworks, the file system, the network.
-const IMPURE: &[&str] = &["tokio", "actix", "std::fs", "std::net", "std::thread", "rand::rng", "crate::time::now"];
+const IMPURE: &[&str] = &[
+    "tokio",
+    "actix",
+    "std::env",
+    "std::fs",
+    "std::net",
+    "std::process",
+    "std::thread",
+    "rand::rng",
+    "SysRng",
+    "aws_lc_rs::rand",
+    "crate::time::now",
+];
 
 fn sources(directory: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
@@ -151,15 +163,15 @@ fn imports_point_downwards_only() {
 #[test]
 fn cores_do_not_import_one_another() {
     let mut wrong = Vec::new();
+    let core_of = |name: &str| Some(module_of(name.strip_prefix("core/")?).to_owned());
+    let cores: BTreeSet<String> = code().iter().filter_map(|(name, _)| core_of(name)).collect();
+    assert!(cores.contains("election") && cores.contains("membership"), "{cores:?}");
     for (name, code) in code() {
-        let Some(rest) = name.strip_prefix("core/") else { continue };
-        let own = rest.split('/').next().unwrap().trim_end_matches(".rs");
+        let Some(own) = core_of(&name) else { continue };
         for other in code.split("core::").skip(1) {
             let other: String =
                 other.chars().take_while(|character| character.is_alphanumeric() || *character == '_').collect();
-            let is_core = ["election", "failure", "jobs", "ledger", "liveness", "placement", "recovery"]
-                .contains(&other.as_str());
-            if is_core && other != own {
+            if cores.contains(&other) && other != own {
                 wrong.push(format!("src/{name} imports core::{other}"));
             }
         }
@@ -191,6 +203,17 @@ fn cores_images_and_protocol_are_pure() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// People cite invariants and rules by their numbers, so each number is one.
+#[test]
+fn each_invariant_has_a_number_of_its_own() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md")).unwrap();
+    let section = page.split("\n## Invariants\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let numbers: Vec<usize> =
+        section.lines().filter_map(|line| line.split_once(". ").and_then(|(number, _)| number.parse().ok())).collect();
+    assert_eq!(numbers, (1..=numbers.len()).collect::<Vec<_>>());
+    assert!(numbers.len() > 20, "{}", numbers.len());
 }
 
 /// The test itself must be able to fail.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use common::TestCluster;
 use image_cloud::client::{ClientError, ClientSettings, Cluster, Consistency};
 use image_cloud::id::RequestId;
-use image_cloud::protocol::kv::{Batch, BatchOperation, Written, route};
+use image_cloud::protocol::kv::{Batch, BatchOperation, Written, route, text_or_base64};
 use image_cloud::protocol::ledger::KvResult;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 
@@ -354,4 +354,49 @@ async fn a_watch_goes_on_at_another_node_without_a_gap() {
     }
     users.write(id(1000), &Batch { operations: vec![BatchOperation::Delete { key: "seen/1".into() }] }).await.unwrap();
     assert_eq!(watch.next().await.unwrap().item, None);
+}
+
+/// What `set` writes, `get` reads and `delete` removes, whatever the key looks like in an address.
+#[tokio::test(flavor = "multi_thread")]
+async fn any_key_is_set_read_and_removed() {
+    let cluster = TestCluster::start(1, "").await;
+    let users = library(&cluster, &[1]);
+    let keys = [
+        "foo", "/foo", "//foo", "foo/", "a/../b", "b", "a/./b", "a//b", ".", "..", "../a", "%2e%2e", "a%2fb",
+        "a b?c#d", "\\",
+    ];
+    for (number, key) in (1..).zip(keys) {
+        users.write(id(number), &put(key, key)).await.unwrap();
+    }
+    for (number, key) in (100..).zip(keys) {
+        let found = users.get_key(key, Consistency::Linearizable).await.unwrap();
+        assert_eq!(found.expect(key).bytes, key.as_bytes(), "{key:?}");
+        let delete = Batch { operations: vec![BatchOperation::Delete { key: key.into() }] };
+        users.write(id(number), &delete).await.unwrap();
+        assert_eq!(users.get_key(key, Consistency::Linearizable).await.unwrap(), None, "{key:?}");
+    }
+}
+
+/// A value that JSON would blow up to six times its size is read, listed and watched like any other; and a watcher learns where it begins
+/// before anything has changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_largest_values_are_listed_and_watched() {
+    let cluster = TestCluster::start(1, "").await;
+    let users = library(&cluster, &[1]);
+    let zeros = vec![0u8; 1 << 20];
+    let (value, value_base64) = text_or_base64(&zeros);
+    let mut revisions = Vec::new();
+    for number in 1..=3u64 {
+        let (value, value_base64) = (value.clone(), value_base64.clone());
+        let operation = BatchOperation::Put { key: format!("k{number}"), value, value_base64, expires_in_ms: None };
+        revisions.push(users.write(id(number), &Batch { operations: vec![operation] }).await.unwrap().revision);
+    }
+    let page = users.list_keys("k", None, 1000, Consistency::Linearizable).await.unwrap();
+    assert_eq!((page.items.len(), page.more), (1, true), "a page is bounded");
+    assert_eq!(page.items[0].bytes().unwrap(), zeros);
+    let mut watch = users.watch("k", Some(revisions[0] - 1));
+    for revision in revisions {
+        let changed = tokio::time::timeout(common::DEADLINE, watch.next()).await.expect("it is told").unwrap();
+        assert_eq!((changed.revision, changed.item.unwrap().bytes().unwrap().len()), (revision, zeros.len()));
+    }
 }

@@ -129,7 +129,9 @@ async fn what_nodes_answer_is_what_the_document_says() {
 
     // The key-value store.
     contract.check(kv::KEY, key(put.clone(), "a/b?expires_in_ms=600000").body(vec![0xff, 7]), 200).await;
-    contract.check(kv::KEY, get(&format!("{}/a/b", kv::KV)), 200).await;
+    let value = contract.check(kv::KEY, get(&format!("{}/a/b", kv::KV)), 200).await;
+    let listed = contract.check(kv::KV, get(&format!("{}?prefix=a/b", kv::KV)), 200).await.json();
+    assert_eq!(value.headers[kv::EXPIRES], listed["items"][0]["expires_unix_ms"].to_string());
     contract.check(kv::KEY, get(&format!("{}/nothing", kv::KV)), 404).await;
     contract.check(kv::KEY, get(&format!("{}/a?stall=true", kv::KV)), 400).await;
     contract.check(kv::KEY, key(put.clone(), "%ff").body("x"), 400).await;

@@ -256,7 +256,7 @@ async fn too_many_idle_connections_keep_nobody_out() {
 /// One node, or an even number, is allowed; what that survives is said at the start.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_of_one_or_two_is_told_what_it_survives() {
-    for (nodes, words) in [(1, "survives no loss"), (2, "2 nodes survives the loss of 0")] {
+    for (nodes, words) in [(1, "survives no loss"), (2, "2 voters survive no loss")] {
         let cluster = TestCluster::start(nodes, "").await;
         assert!(cluster.log(1).contains(words), "{}", cluster.log(1));
     }

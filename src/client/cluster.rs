@@ -118,7 +118,7 @@ impl Cluster {
             let (chosen, placed_by) = self.announce(&job, failed_node, deadline).await;
             let announce = now().since(began);
             let outcome = match chosen {
-                Some(index) => self.attempt(&job, index, placed_by, deadline.saturating_sub(announce)).await,
+                Some(index) => self.attempt(&job, index, deadline.saturating_sub(announce)).await,
                 None => Err(AttemptError::NoNode),
             };
             let mut attempt = Attempt {
@@ -198,13 +198,7 @@ impl Cluster {
     }
 
     /// Uploads once, within the attempt's time.
-    async fn attempt(
-        &self,
-        job: &Job,
-        index: Index,
-        placed_by: PlacedBy,
-        deadline: Duration,
-    ) -> Result<Finished, AttemptError> {
+    async fn attempt(&self, job: &Job, index: Index, deadline: Duration) -> Result<Finished, AttemptError> {
         let shared = &*self.shared;
         let start = now();
         let place = timeout(deadline, shared.uploads.acquire()).await;
@@ -212,7 +206,7 @@ impl Cluster {
         let limit = shared.attempt_limit().min(deadline.saturating_sub(now().since(start)));
         let view = &shared.views[index];
         let began = now();
-        let upload = upload::upload(&shared.connections, &view.url, job, placed_by, shared.settings.answer_limit);
+        let upload = upload::upload(&shared.connections, &view.url, job, shared.settings.answer_limit);
         let result = timeout(limit, upload).await.unwrap_or(Err(AttemptError::Timeout(limit)));
         shared.observe(&result, view, began);
         result

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::timeout;
@@ -15,6 +15,7 @@ use super::exchange;
 use crate::id::RequestId;
 use crate::protocol::job::route as job_route;
 use crate::protocol::kv::{Batch, Listed, MOST_VALUE_BYTES, StateHash, Written, route};
+use crate::protocol::ledger::Stamp;
 use crate::protocol::problem::ProblemCode;
 use crate::time::now;
 
@@ -26,9 +27,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 /// Between two redirections: a node that has not heard yet that its leader is gone sends everybody there.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(1);
-
-/// What stands in a path as it is.
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
 /// Whether an answer must be the latest.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,6 +53,8 @@ pub struct Value {
     pub mod_revision: u64,
     /// Changes since it was made.
     pub version: u64,
+    /// When it is gone.
+    pub expires: Option<Stamp>,
 }
 
 /// A value, or that there is none, and since when that has been so at the latest.
@@ -96,7 +96,8 @@ impl Cluster {
     /// # Errors
     /// [`ClientError`].
     pub async fn look_up(&self, key: &str, consistency: Consistency) -> Result<LookedUp, ClientError> {
-        let path = format!("{}/{}{}", route::KV, utf8_percent_encode(key, PLAIN), stale_query(consistency, '?'));
+        let Some(path) = route::of_key(key) else { return self.look_up_in_list(key, consistency).await };
+        let path = format!("{path}{}", stale_query(consistency, '?'));
         let build = |base: &str| self.shared.connections.get(format!("{base}{path}"));
         match self.at_leader(build, value_of).await {
             Ok(value) => Ok(LookedUp { commit: value.commit, revision: value.revision, value: Some(value) }),
@@ -108,6 +109,24 @@ impl Cluster {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// A key that no path can name: it is the first of those that begin with it.
+    async fn look_up_in_list(&self, key: &str, consistency: Consistency) -> Result<LookedUp, ClientError> {
+        let Listed { commit, revision, items, .. } = self.list_keys(key, None, 1, consistency).await?;
+        let value = match items.into_iter().find(|item| item.key == key) {
+            None => None,
+            Some(item) => Some(Value {
+                bytes: item.bytes().map_err(ClientError::Setup)?.into(),
+                commit,
+                revision,
+                create_revision: item.create_revision,
+                mod_revision: item.mod_revision,
+                version: item.version,
+                expires: item.expires_unix_ms.map(Stamp),
+            }),
+        };
+        Ok(LookedUp { commit, revision, value })
     }
 
     /// Keys that begin with `prefix`, in order, behind `after`.
@@ -281,6 +300,7 @@ async fn value_of(request: RequestBuilder) -> Result<Value, AttemptError> {
         create_revision: number(&headers, route::CREATE_REVISION)?,
         mod_revision: number(&headers, route::MOD_REVISION)?,
         version: number(&headers, route::VERSION)?,
+        expires: headers.contains_key(route::EXPIRES).then(|| number(&headers, route::EXPIRES)).transpose()?.map(Stamp),
     })
 }
 

@@ -98,7 +98,7 @@ impl Round {
         self.candidates().next().is_some()
     }
 
-    /// What follows from the answers so far, with `time_is_up` once the round has lasted as long as it may.
+    /// What follows from the answers so far, and from whether the round has lasted as long as it may.
     pub fn verdict(&self, knowledge: &dyn Knowledge, clock: Clock) -> Verdict {
         let placed = self.placement().and_then(|node| knowledge.index_of(node));
         if let Some(index) = placed

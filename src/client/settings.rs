@@ -10,6 +10,7 @@ use rustls::pki_types::CertificateDer;
 use super::error::ClientError;
 use crate::config::secrets::AdminToken;
 use crate::id::NodeId;
+use crate::image::Limits;
 
 /// A node as the client finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +105,7 @@ impl ClientSettings {
             back_off_base: Duration::from_millis(20),
             back_off_cap: Duration::from_millis(500),
             upload_limit: 256,
-            answer_limit: 160 * 1024 * 1024,
+            answer_limit: Limits::default().file_bytes(),
             query_timeout: Duration::from_secs(1),
             seed,
             credentials: ClientCredentials::default(),

@@ -8,7 +8,7 @@ use reqwest::{Client, Url};
 
 use super::error::AttemptError;
 use super::exchange;
-use super::{Job, PlacedBy, Work};
+use super::{Job, Work};
 use crate::id::NodeId;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -27,13 +27,11 @@ pub(super) async fn upload(
     connections: &Client,
     url: &str,
     job: &Job,
-    placed_by: PlacedBy,
     answer_limit: u64,
 ) -> Result<Finished, AttemptError> {
     let request = connections
         .post(job_url(url, job)?)
         .header(route::REQUEST_ID, job.id.to_string())
-        .header(route::PLACED_BY, placed_by.as_str())
         .header("content-type", "application/octet-stream")
         .body(job.image.clone());
     let response = exchange::send(request).await?;

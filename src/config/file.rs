@@ -10,14 +10,11 @@ use thiserror::Error;
 use super::secrets::{self, NodeSecrets, SecretsError};
 use crate::id::NodeId;
 use crate::protocol::kv::{KEY_LIMIT_BYTES, MOST_KEY_BYTES, MOST_VALUE_BYTES, VALUE_LIMIT_BYTES};
-use crate::protocol::membership::Place;
+use crate::protocol::membership::{self, MEMBERS_LIMIT, Place};
 use crate::protocol::sync::FailCommand;
 
 /// Where the configuration is looked for when no file is named.
 pub const DEFAULT_CONFIG: &str = "config/cluster.toml";
-
-/// From the HTTP port of a node to the port of its node protocol, unless that is named.
-pub const PEER_PORT_DISTANCE: u16 = 1000;
 
 /// The most of any size: 1 TiB.
 const MOST_MIB: u64 = 1 << 20;
@@ -27,6 +24,9 @@ const MOST_LEDGER_MIB: u64 = 768;
 
 /// The most jobs per worker that mean anything as a difference.
 const MOST_LOAD: f64 = 1e6;
+
+/// The longest of any time in milliseconds: an hour.
+const MOST_MS: u64 = 3_600_000;
 
 /// The longest that a body may take to arrive: an hour.
 const MOST_UPLOAD_SECONDS: f64 = 3600.0;
@@ -114,9 +114,10 @@ impl ConfiguredNode {
         Place::new(self.http, self.peer_address())
     }
 
-    /// Where it listens for other nodes.
+    /// Where it listens for other nodes. A port with no room for one beside it is refused by [`ClusterConfig::validate`].
     pub fn peer_address(&self) -> SocketAddr {
-        self.peer.unwrap_or_else(|| SocketAddr::new(self.http.ip(), self.http.port().wrapping_add(PEER_PORT_DISTANCE)))
+        let beside = Place::beside(self.http).map_or(self.http, |place| place.peer);
+        self.peer.unwrap_or(beside)
     }
 }
 
@@ -298,8 +299,7 @@ pub struct LimitNumbers {
     pub ledger_mib: u64,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,
-    /// Memory for images from the first byte that is received to the end of their job, in mebibytes. Finished answers that
-    /// are being sent are not counted.
+    /// Memory for images, in mebibytes, from the first byte that is received to the last one of the answer that is taken.
     pub transfer_memory_mib: u64,
     /// Longest key of the key-value store, in bytes.
     pub key_bytes: u32,
@@ -439,10 +439,16 @@ impl ClusterConfig {
         if self.nodes.is_empty() {
             return wrong("it lists no node; add [[nodes]] with id and http".into());
         }
+        if self.nodes.len() > MEMBERS_LIMIT {
+            let nodes = self.nodes.len();
+            return wrong(format!(
+                "it lists {nodes} nodes, a cluster has at most {MEMBERS_LIMIT} members: remove some"
+            ));
+        }
         let mut ids = BTreeSet::new();
         let mut addresses = BTreeSet::new();
         for node in &self.nodes {
-            if node.peer.is_none() && node.http.port() > u16::MAX - PEER_PORT_DISTANCE {
+            if node.peer.is_none() && Place::beside(node.http).is_none() {
                 return wrong(format!(
                     "node {} has HTTP port {}, so its node port would be over 65535; name one with peer",
                     node.id,
@@ -466,11 +472,12 @@ impl ClusterConfig {
                 ));
             }
         }
+        self.validate_times()?;
         let election = &self.election;
-        if election.heartbeat_ms == 0 || election.tick_ms == 0 || election.suspicion_ms < 3 * election.heartbeat_ms {
+        if election.suspicion_ms < 3 * election.heartbeat_ms {
             return wrong(format!(
-                "suspicion_ms {} must be at least three times heartbeat_ms {}, and tick_ms {} at least 1",
-                election.suspicion_ms, election.heartbeat_ms, election.tick_ms
+                "suspicion_ms {} must be at least three times heartbeat_ms {}",
+                election.suspicion_ms, election.heartbeat_ms
             ));
         }
         if election.raft_heartbeat_ms * 3 > election.raft_election_min_ms
@@ -511,6 +518,34 @@ impl ClusterConfig {
         self.validate_sizes()
     }
 
+    /// Times in milliseconds with which something happens at all, and that can be added and multiplied without overflow.
+    fn validate_times(&self) -> Result<(), ConfigError> {
+        let (election, recovery) = (&self.election, &self.recovery);
+        for (key, value, least) in [
+            ("election.heartbeat_ms", election.heartbeat_ms, 1),
+            ("election.suspicion_ms", election.suspicion_ms, 1),
+            ("election.tick_ms", election.tick_ms, 1),
+            ("election.raft_heartbeat_ms", election.raft_heartbeat_ms, 1),
+            ("election.raft_election_min_ms", election.raft_election_min_ms, 1),
+            ("election.raft_election_max_ms", election.raft_election_max_ms, 1),
+            ("election.round_timeout_ms", election.round_timeout_ms, 1),
+            ("election.nominee_timeout_ms", election.nominee_timeout_ms, 1),
+            ("election.back_off_ms", election.back_off_ms, 1),
+            ("election.dead_man_ms", election.dead_man_ms, 1),
+            // A healthy disk may take 50 ms.
+            ("election.disk_stall_ms", election.disk_stall_ms, 50),
+            ("jobs.simulated_delay_ms", self.jobs.simulated_delay_ms, 0),
+            ("recovery.answer_limit_ms", recovery.answer_limit_ms, 1),
+            ("recovery.jobs_only_after_ms", recovery.jobs_only_after_ms, 1),
+        ] {
+            if !(least..=MOST_MS).contains(&value) {
+                let text = format!("{key} is {value}; use a number from {least} to {MOST_MS}");
+                return Err(ConfigError::Contradiction(text));
+            }
+        }
+        Ok(())
+    }
+
     /// Who is preferred, and when a live coordinator hands over.
     fn validate_hand_over(&self, known: &BTreeSet<NodeId>) -> Result<(), ConfigError> {
         let wrong = |text: String| Err(ConfigError::Contradiction(text));
@@ -543,10 +578,6 @@ impl ClusterConfig {
             return wrong(
                 "election.hand_over_margin is 0: the lead would follow every change of load; use 0.01 or more".into(),
             );
-        }
-        if election.disk_stall_ms < 50 {
-            let text = format!("election.disk_stall_ms is {}; a healthy disk may take 50 ms", election.disk_stall_ms);
-            return wrong(text);
         }
         Ok(())
     }
@@ -595,22 +626,7 @@ impl ClusterConfig {
 
     /// What the number of nodes means for who may be lost, where it is not what people expect.
     pub fn warning_of_size(&self) -> Option<String> {
-        let nodes = self.nodes.len();
-        let survives = nodes.saturating_sub(1) / 2;
-        match nodes {
-            1 => Some(
-                "a cluster of 1 node survives no loss: while it is away nothing is answered, and with its disk all is gone; \
-                 use 3, 5 or 7 nodes"
-                    .to_owned(),
-            ),
-            _ if nodes.is_multiple_of(2) => Some(format!(
-                "a cluster of {nodes} nodes survives the loss of {survives}, no more than one of {} does: a majority is {} of \
-                 them; use 3, 5 or 7 nodes",
-                nodes - 1,
-                nodes / 2 + 1
-            )),
-            _ => None,
-        }
+        membership::warning_of_size(self.nodes.len())
     }
 
     /// Where people and programs find a node: `http://IP:PORT`, or `https` where that is served.
@@ -689,6 +705,37 @@ mod tests {
         }
     }
 
+    /// Each key whose name ends in `_ms` has a bound at both ends, those that will be added too, and is refused by name.
+    #[test]
+    fn times_that_no_node_can_work_with_are_refused_by_name() {
+        let all = toml::Value::try_from(ClusterConfig::default()).unwrap();
+        let mut checked = 0;
+        for (section, keys) in all.as_table().unwrap() {
+            for key in keys.as_table().into_iter().flat_map(|keys| keys.keys()).filter(|key| key.ends_with("_ms")) {
+                let least = if key == "simulated_delay_ms" { "3600001" } else { "0" };
+                for value in [least, "3600001", "9223372036854775807"] {
+                    let error = parse(&format!("[{section}]\n{key} = {value}\n")).unwrap_err().to_string();
+                    assert!(error.contains(&format!("{section}.{key} is {value}; use")), "{error}");
+                }
+                checked += 1;
+            }
+        }
+        assert!(checked >= 14, "{checked}");
+        parse("[jobs]\nsimulated_delay_ms = 0\n").unwrap();
+    }
+
+    /// More first members than a cluster may have are refused before the log begins with them.
+    #[test]
+    fn more_nodes_than_members_may_be_are_refused() {
+        let nodes = |count: u16| {
+            let node = |id| format!("[[nodes]]\nid = {id}\nhttp = \"127.0.0.1:{}\"\n", 8000 + id);
+            (1..=count).map(node).collect::<String>()
+        };
+        parse(&nodes(31)).unwrap();
+        let error = parse(&nodes(32)).unwrap_err().to_string();
+        assert!(error.contains("32 nodes") && error.contains("at most 31"), "{error}");
+    }
+
     #[test]
     fn off_loopback_people_and_programs_are_served_with_tls_and_a_token() {
         let here: SocketAddr = "127.0.0.1:8001".parse().unwrap();
@@ -750,21 +797,6 @@ mod tests {
             assert!(error.contains(words), "{text}: {error}");
         }
         assert!(parse(&(node(1, "0.0.0.0:1", "0.0.0.0:2") + &node(2, "10.0.0.2:1", "10.0.0.2:2"))).is_ok());
-    }
-
-    /// Every number of nodes is allowed; what one or an even number survives is said.
-    #[test]
-    fn one_node_and_an_even_number_are_told_what_they_survive() {
-        let warning = |nodes: usize| {
-            let one = ClusterConfig::default().nodes[0].clone();
-            ClusterConfig { nodes: vec![one; nodes], ..ClusterConfig::default() }.warning_of_size()
-        };
-        assert!(warning(1).unwrap().contains("survives no loss"));
-        assert!(warning(2).unwrap().contains("2 nodes survives the loss of 0, no more than one of 1"));
-        assert!(
-            warning(4).unwrap().contains("4 nodes survives the loss of 1, no more than one of 3 does: a majority is 3")
-        );
-        assert_eq!([3, 5, 7].map(warning), [None, None, None]);
     }
 
     /// Bad input of the preferred order and of the hand-over is refused by name.

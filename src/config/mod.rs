@@ -5,5 +5,5 @@ pub mod secrets;
 
 pub use file::{
     ClusterConfig, ConfigError, ConfiguredNode, DEFAULT_CONFIG, ElectionNumbers, FailureNumbers, HttpRules, HttpTls,
-    JobNumbers, LimitNumbers, PEER_PORT_DISTANCE, RecoveryNumbers, StrategyName,
+    JobNumbers, LimitNumbers, RecoveryNumbers, StrategyName,
 };

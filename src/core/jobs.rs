@@ -13,7 +13,7 @@ pub struct Settings {
     pub workers: u32,
     /// Jobs that may wait per worker.
     pub waiting_per_worker: u32,
-    /// Memory for images from their admission to the end of their job, in bytes.
+    /// Memory for images, in bytes: from their admission to the end of their job, and for answers that are being sent.
     pub transfer_bytes: u64,
     /// Answers kept for repeated request ids, in bytes.
     pub repeat_bytes: u64,

@@ -3,15 +3,17 @@
 //! People name nodes, Raft counts members: (node, incarnation). While a node is replaced there are two members of it at once, so each
 //! rule says which of them it means.
 
+pub mod admission;
+
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use thiserror::Error;
 
 use crate::id::{MemberId, NodeId};
-use crate::protocol::membership::{Change, Introduction, MemberRole, Place};
-
-/// The most members: more voters make a cluster slower, not safer.
-pub const MEMBERS_LIMIT: usize = 31;
+use crate::protocol::membership::{
+    Change, ChangeRequest, Introduction, LONGEST_WAIT_MS, MEMBERS_LIMIT, MemberRole, Place, WAIT_MS, majority,
+};
 
 /// The membership as one node knows it: the latest in its log, and with it whoever stands in the last one that is committed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,9 +66,104 @@ impl Roster {
         self.places.get(&self.stands_for(node)?).copied()
     }
 
+    /// A member that is there keeps its date, unless it is somewhere else now.
+    pub fn dated(&self, member: MemberId, place: Place, now_unix_ms: u64) -> Place {
+        let known = self.places.get(&member).filter(|known| (known.http, known.peer) == (place.http, place.peer));
+        Place { since_unix_ms: known.map_or(Some(now_unix_ms), |known| known.since_unix_ms), ..place }
+    }
+
     fn members_of(&self, node: NodeId) -> BTreeSet<MemberId> {
         self.places.keys().filter(|member| member.node == node).copied().collect()
     }
+}
+
+/// A request that makes sense by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// A node leaves.
+    Remove {
+        /// Which.
+        node: NodeId,
+    },
+    /// A node comes, or is found elsewhere.
+    Admit {
+        /// Add or replace.
+        change: Change,
+        /// Which.
+        node: NodeId,
+        /// Where it answers.
+        place: Place,
+        /// How long it may take to catch up.
+        wait: Duration,
+    },
+}
+
+impl Order {
+    /// What the request asks for.
+    ///
+    /// # Errors
+    /// [`Senseless`].
+    pub fn of(request: &ChangeRequest) -> Result<Order, Senseless> {
+        let ChangeRequest { change, node, address, peer_address, wait_ms } = *request;
+        if node.0 == 0 {
+            return Err(Senseless::NoNode);
+        }
+        let wait_ms = wait_ms.unwrap_or(WAIT_MS);
+        if wait_ms > LONGEST_WAIT_MS {
+            return Err(Senseless::TooLong { wait_ms });
+        }
+        let http = match (change, address) {
+            (Change::Remove, None) if peer_address.is_none() => return Ok(Order::Remove { node }),
+            (Change::Remove, _) => return Err(Senseless::AddressToRemove),
+            (_, None) => return Err(Senseless::NoAddress { change }),
+            (_, Some(http)) => http,
+        };
+        let place = match peer_address {
+            Some(peer) => Place::new(http, peer),
+            None => Place::beside(http).ok_or_else(|| Senseless::NoNodePort { address: http.to_string() })?,
+        };
+        for address in [place.http, place.peer] {
+            if address.ip().is_unspecified() || address.port() == 0 {
+                return Err(Senseless::Unreachable { address: address.to_string() });
+            }
+        }
+        Ok(Order::Admit { change, node, place, wait: Duration::from_millis(wait_ms) })
+    }
+}
+
+/// Why a request makes no sense, whatever the membership is.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Senseless {
+    /// Node 0.
+    #[error("nodes have numbers from 1")]
+    NoNode,
+    /// Too long a wait.
+    #[error("wait_ms is {wait_ms}; a change waits for at most {LONGEST_WAIT_MS} ms")]
+    TooLong {
+        /// As asked for.
+        wait_ms: u64,
+    },
+    /// Who leaves is nowhere.
+    #[error("to remove a node, name no address")]
+    AddressToRemove,
+    /// Who comes is somewhere.
+    #[error("to {change} a node, name the address where it answers")]
+    NoAddress {
+        /// Add or replace.
+        change: Change,
+    },
+    /// There is no port beside that one.
+    #[error("the node port of {address} would be over 65535: name one as peer_address")]
+    NoNodePort {
+        /// The HTTP address.
+        address: String,
+    },
+    /// All addresses, or no port.
+    #[error("{address} is no address at which others can reach the node")]
+    Unreachable {
+        /// The address.
+        address: String,
+    },
 }
 
 /// What the leader knows when it is asked for a change.
@@ -213,11 +310,6 @@ impl Refusal {
     }
 }
 
-/// Votes needed of so many voters.
-const fn majority(voters: usize) -> usize {
-    voters / 2 + 1
-}
-
 /// What can be refused before anybody is asked who answers at the address.
 ///
 /// # Errors
@@ -319,22 +411,6 @@ fn keeps_quorum(situation: Situation<'_>, comes: Option<MemberId>, leaves: &BTre
     Err(Refusal::LosesQuorum { voters: after.len(), live, needed, missing: format!("node {missing}") })
 }
 
-/// What an operator should know of a cluster with so many voters.
-pub fn warnings(voters: usize) -> Vec<String> {
-    match voters {
-        0 => Vec::new(),
-        1 => vec![
-            "one voter survives no loss: when it is gone the ledger stops, and its disk is the only copy".to_owned(),
-        ],
-        even if even % 2 == 0 => {
-            let survives = even - majority(even);
-            let loss = if survives == 0 { "no loss".to_owned() } else { format!("the loss of {survives}") };
-            vec![format!("{even} voters survive {loss}, no more than {} would: use an odd number", even - 1)]
-        }
-        _ => Vec::new(),
-    }
-}
-
 fn names(nodes: impl IntoIterator<Item = NodeId>) -> String {
     nodes.into_iter().map(|node| node.to_string()).collect::<Vec<_>>().join(", ")
 }
@@ -382,6 +458,48 @@ mod tests {
 
     fn remove(roster: &Roster, answering: &[u16], node: u16) -> Result<Plan, Refusal> {
         plan_removal(Situation { roster, me: member(1, 1), live: &live(answering) }, NodeId(node))
+    }
+
+    /// What makes no sense by itself is refused before anybody is asked.
+    #[test]
+    fn a_request_that_makes_no_sense_is_refused_by_itself() {
+        let request = |change, node, address: Option<&str>, peer: Option<&str>, wait_ms| {
+            let parse = |text: &str| text.parse().unwrap();
+            let (address, peer_address) = (address.map(parse), peer.map(parse));
+            Order::of(&ChangeRequest { change, node: NodeId(node), address, peer_address, wait_ms })
+        };
+        let http = Some("127.0.0.1:8004");
+        let wait = Duration::from_millis(WAIT_MS);
+        let admit = |change, place| Ok(Order::Admit { change, node: NodeId(4), place, wait });
+        assert_eq!(request(Change::Add, 4, http, None, None), admit(Change::Add, place(8004)));
+        let elsewhere = Place::new(place(8004).http, "127.0.0.1:7".parse().unwrap());
+        assert_eq!(request(Change::Replace, 4, http, Some("127.0.0.1:7"), None), admit(Change::Replace, elsewhere));
+        assert_eq!(request(Change::Remove, 4, None, None, None), Ok(Order::Remove { node: NodeId(4) }));
+
+        assert_eq!(request(Change::Add, 0, http, None, None), Err(Senseless::NoNode));
+        let wait_ms = LONGEST_WAIT_MS + 1;
+        assert_eq!(request(Change::Add, 4, http, None, Some(wait_ms)), Err(Senseless::TooLong { wait_ms }));
+        assert_eq!(request(Change::Remove, 4, http, None, None), Err(Senseless::AddressToRemove));
+        assert_eq!(request(Change::Remove, 4, None, http, None), Err(Senseless::AddressToRemove));
+        assert_eq!(request(Change::Add, 4, None, http, None), Err(Senseless::NoAddress { change: Change::Add }));
+        let unreachable = |address: &str| Err(Senseless::Unreachable { address: address.to_owned() });
+        assert_eq!(request(Change::Add, 4, Some("0.0.0.0:8004"), None, None), unreachable("0.0.0.0:8004"));
+        assert_eq!(request(Change::Add, 4, http, Some("127.0.0.1:0"), None), unreachable("127.0.0.1:0"));
+        let address = "127.0.0.1:65000".to_owned();
+        assert_eq!(
+            request(Change::Add, 4, Some("127.0.0.1:65000"), None, None),
+            Err(Senseless::NoNodePort { address })
+        );
+    }
+
+    #[test]
+    fn a_member_keeps_its_date_where_it_is() {
+        let mut one = roster(1);
+        let since = |roster: &Roster, place| roster.dated(member(1, 1), place, 7).since_unix_ms;
+        assert_eq!(since(&one, place(8001)), None, "it has been there from the beginning");
+        assert_eq!(since(&one, place(8009)), Some(7));
+        one.places.insert(member(1, 1), Place { since_unix_ms: Some(5), ..place(8001) });
+        assert_eq!(since(&one, place(8001)), Some(5));
     }
 
     /// A new node is taken in beside the others; a new life in place of the old one, dead or alive.
@@ -495,14 +613,5 @@ mod tests {
         assert_eq!(three.stands_for(NodeId(2)), Some(new));
         assert_eq!(three.place_of(NodeId(2)), Some(place(8012)));
         assert_eq!((three.stands_for(NodeId(9)), three.role(member(9, 1))), (None, None));
-    }
-
-    /// An even or single cluster is allowed, with a word about what it survives.
-    #[test]
-    fn even_and_single_clusters_come_with_a_warning() {
-        assert!(warnings(3).is_empty() && warnings(5).is_empty());
-        assert!(warnings(1)[0].contains("survives no loss"));
-        assert_eq!(warnings(2), ["2 voters survive no loss, no more than 1 would: use an odd number"]);
-        assert_eq!(warnings(4), ["4 voters survive the loss of 1, no more than 3 would: use an odd number"]);
     }
 }

@@ -1,6 +1,10 @@
-//! The pure cores: `step(now, input) -> effects`, and the ledger's `apply(write) -> answer`. No clock, no I/O, no randomness but a seeded generator, no framework; and no
-//! core imports another.
+//! The pure cores. No clock, no I/O, no randomness but a seeded generator, no framework; and no core imports another.
+//!
+//! What goes on by itself is `step(now, input) -> effects`: election, liveness, recovery, failure, placement, compaction. What is only
+//! asked has calls: the ledger's `apply(write) -> answer`, admission (`jobs`), the fate of a message (`faults`), and what may be
+//! done with the members (`membership`).
 
+pub mod compaction;
 pub mod election;
 pub mod failure;
 pub mod faults;

@@ -1,4 +1,4 @@
-//! The life of a node: Active → Failed → Recovering → Active. It starts in Recovering.
+//! The life of a node: Active → Failed → Recovering → Active, and Stopping at the end. It starts in Recovering.
 //!
 //! `StateSync` decides when a node is back: the answer names the coordinator, the placement table and the index to reach.
 
@@ -90,6 +90,8 @@ pub enum Effect {
         peer: NodeId,
         /// Entries that this node has applied.
         applied: u64,
+        /// After that its answer is of no use.
+        limit: Duration,
     },
     /// Take over what the answer says.
     Adopt(StateSyncResponse),
@@ -284,7 +286,9 @@ impl Recovery {
                 Some((me, now))
             }
             Some(peer) => {
-                effects.push(Effect::AskStateSync { peer: *peer, applied: self.applied });
+                // An answer that comes too late still counts if the same peer, the only one, has been asked once more.
+                let limit = 2 * self.settings.answer_limit;
+                effects.push(Effect::AskStateSync { peer: *peer, applied: self.applied, limit });
                 Some((*peer, now))
             }
             None => None,

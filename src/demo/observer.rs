@@ -192,8 +192,8 @@ pub fn narrate(event: &Event, start_unix_ms: u64) -> Option<String> {
             elections.first().map(text::election)
         }
         EventKind::StateChanged { from, to, why } => Some(format!("t={at:+.2} s  node {node}: {from} → {to} ({why})")),
-        EventKind::Refused { campaign_term: term, why } => {
-            Some(format!("t={at:+.2} s  node {node}: Raft refused in term {term}: {why}"))
+        what @ (EventKind::CampaignRefused { .. } | EventKind::HandOverRefused { .. }) => {
+            Some(format!("t={at:+.2} s  node {node}: {what}"))
         }
         EventKind::LinkFaults { faults } => Some(format!("t={at:+.2} s  node {node}: {}", fault::in_words(faults))),
         EventKind::Alarm { text } => Some(format!("t={at:+.2} s  node {node}: ALARM {text}")),

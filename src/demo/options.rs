@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::client::ClientCredentials;
 use crate::config::secrets::{self, AdminToken, SecretsError};
 use crate::demo::threshold::Threshold;
+use crate::protocol::membership::MEMBERS_LIMIT;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,7 +34,7 @@ pub struct Arguments {
     #[arg(long, short = 'n', default_value_t = 200, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub requests: u32,
     /// Nodes of the demo's own cluster.
-    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=32), conflicts_with = "attach")]
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=MEMBERS_LIMIT as i64), conflicts_with = "attach")]
     pub nodes: u16,
     /// What the clients ask for.
     #[arg(long, value_enum, default_value_t = WorkMix::Seal)]
@@ -365,7 +366,9 @@ mod tests {
         assert!(resolve(&["--rate", "NaN"]).unwrap_err().to_string().contains("--rate"));
         assert!(resolve(&["--clients", "10000", "--requests", "1000"]).unwrap_err().to_string().contains("--clients"));
         assert!(resolve(&["--attach", "here", "--verify", "none"]).unwrap_err().to_string().contains("--attach"));
-        for line in [["--clients", "0"], ["--verify", "some"], ["--threshold", "p95<250"], ["--nodes", "0"]] {
+        for line in
+            [["--clients", "0"], ["--verify", "some"], ["--threshold", "p95<250"], ["--nodes", "0"], ["--nodes", "32"]]
+        {
             let error = Arguments::try_parse_from(["demo", line[0], line[1]]).unwrap_err();
             assert!(error.exit_code() == 2 && error.to_string().contains(line[0]), "{error}");
         }

@@ -58,7 +58,6 @@ pub struct LabelQuery {
 #[utoipa::path(post, path = route::SEAL, operation_id = "images_seal", tag = "images",
     params(
         ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt: one job"),
-        ("x-placed-by" = Option<String>, Header, description = "Who chose the node, for the counters: coordinator or client"),
     ),
     request_body(content = [u8], content_type = "application/octet-stream"),
     responses((status = 200, description = "The sealed PNG", body = [u8], content_type = "image/png", headers(
@@ -86,7 +85,6 @@ pub async fn seal(
 #[utoipa::path(post, path = route::LABEL, operation_id = "images_label", tag = "images",
     params(
         ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt: one job"),
-        ("x-placed-by" = Option<String>, Header, description = "Who chose the node, for the counters: coordinator or client"),
     ),
     request_body(content = [u8], content_type = "application/octet-stream"),
     responses((status = 200, description = "The labelled PNG", body = [u8], content_type = "image/png", headers(

@@ -1,26 +1,30 @@
 //! The key-value store: reads and writes of the ledger by curl and by `client`.
 
+mod outgoing;
+
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::body::{self, Json};
+use self::outgoing::Outgoing;
+use super::body::{self, Arrivals, LargeJson};
 use super::images::request_id;
 use super::openapi::{OfHashes, OfReads, OfWrites};
 use super::refusal::Refusal;
 use super::service::{Found, Limits, NotHere, Question, Service};
 use crate::id::RequestId;
 use crate::protocol::kv::{Batch, Item, Listed, OPERATIONS_LIMIT, StateHash, Written, route};
-use crate::protocol::ledger::{Answer, Caller, Expectation, KvOperation, RefusedWhy, Write};
+use crate::protocol::ledger::{Answer, Caller, Expectation, KeyValue, KvOperation, RefusedWhy, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 
 /// Keys in one list, if the query names no other number.
 const LIST_DEFAULT: usize = 100;
 /// Keys in one list at most.
 const LIST_LIMIT: usize = 1000;
+/// Keys and values of one list in bytes, unless a single value has more.
+const PAGE_BYTES: usize = 1 << 20;
 
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
@@ -82,11 +86,13 @@ pub struct AddQuery {
             ("x-create-revision" = u64, description = "Revision in which the key was made"),
             ("x-mod-revision" = u64, description = "Revision of its last change"),
             ("x-version" = u64, description = "Changes since it was made"),
+            ("x-expires-unix-ms" = Option<u64>, description = "When it is gone, in milliseconds since 1970, if ever"),
         )),
         OfReads,
     ))]
 pub async fn get(
     service: web::Data<Service>,
+    arrivals: web::Data<Arrivals>,
     request: HttpRequest,
     query: web::Query<ReadQuery>,
 ) -> Result<HttpResponse, Refusal> {
@@ -101,21 +107,28 @@ pub async fn get(
         (refusal.0.commit, refusal.0.revision) = (Some(found.commit), Some(found.revision));
         return Err(refusal);
     };
-    Ok(HttpResponse::Ok()
+    let mut response = HttpResponse::Ok();
+    if let Some(expires) = item.expires {
+        response.insert_header((route::EXPIRES, expires.0.to_string()));
+    }
+    Ok(response
         .content_type("application/octet-stream")
         .insert_header((route::COMMIT, found.commit.to_string()))
         .insert_header((route::REVISION, found.revision.to_string()))
         .insert_header((route::CREATE_REVISION, item.create_revision.to_string()))
         .insert_header((route::MOD_REVISION, item.mod_revision.to_string()))
         .insert_header((route::VERSION, item.version.to_string()))
-        .body(item.value))
+        .body(Outgoing::new(item.value, &arrivals)?))
 }
 
 /// Keys and values in order
+///
+/// A page ends after 1 MiB of them, whatever `limit` says.
 #[utoipa::path(get, path = route::KV, operation_id = "kv_list", tag = "kv",
     responses((status = 200, description = "A page; `more` says whether there are others behind it", body = Listed), OfReads))]
 pub async fn list(
     service: web::Data<Service>,
+    arrivals: web::Data<Arrivals>,
     request: HttpRequest,
     query: web::Query<ListQuery>,
 ) -> Result<HttpResponse, Refusal> {
@@ -127,12 +140,27 @@ pub async fn list(
     }
     let question = Question::Prefix { prefix: prefix.into(), after: after.map(Bytes::from), limit };
     match service.read(question, stale).await {
-        Ok(Found { commit, revision, items, more }) => {
+        Ok(Found { commit, revision, mut items, more }) => {
+            let fitting = fitting(&items);
+            let more = more || fitting < items.len();
+            items.truncate(fitting);
             let items = items.into_iter().map(Item::from).collect();
-            Ok(HttpResponse::Ok().json(Listed { commit, revision, items, more }))
+            let listed = serde_json::to_vec(&Listed { commit, revision, items, more });
+            let listed = listed.map_err(|error| Refusal::new(ProblemCode::Internal, error.to_string()))?;
+            Ok(HttpResponse::Ok().content_type("application/json").body(Outgoing::new(listed.into(), &arrivals)?))
         }
         Err(not_here) => elsewhere(not_here, &request),
     }
+}
+
+/// How many of the items go into one page: at least one, and no more than [`PAGE_BYTES`].
+fn fitting(items: &[KeyValue]) -> usize {
+    let mut bytes = 0;
+    let fits = |item: &&KeyValue| {
+        bytes += item.key.len() + item.value.len();
+        bytes <= PAGE_BYTES
+    };
+    items.iter().take_while(fits).count().max(1).min(items.len())
 }
 
 /// Set a key
@@ -199,11 +227,12 @@ pub async fn add(
 /// Several operations, all together or not at all
 #[utoipa::path(post, path = route::KV, operation_id = "kv_batch", tag = "kv",
     params(("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt")),
+    request_body = Batch,
     responses((status = 200, description = "What came of each operation", body = Written), OfWrites))]
 pub async fn batch(
     service: web::Data<Service>,
     request: HttpRequest,
-    batch: Json<Batch>,
+    batch: LargeJson<Batch>,
 ) -> Result<HttpResponse, Refusal> {
     let operations = batch.0.operations;
     if operations.is_empty() || operations.len() > OPERATIONS_LIMIT {
@@ -286,9 +315,9 @@ fn too_large(what: &str, have: usize, limit: usize, which: &str) -> Refusal {
 
 /// The key as it stands in the path, behind the route.
 fn key_of(request: &HttpRequest, limits: &Limits) -> Result<Bytes, Refusal> {
-    let coded = request.uri().path().strip_prefix(route::KV).unwrap_or_default().trim_start_matches('/');
-    let key = percent_decode_str(coded).decode_utf8().map_err(|_| {
-        let detail = format!("the key {coded} is not UTF-8 when its percent signs are decoded");
+    let path = request.uri().path();
+    let key = route::key_of(path).map_err(|_| {
+        let detail = format!("the key of {path} is not UTF-8 when its percent signs are decoded");
         Refusal::new(ProblemCode::BadRequest, detail)
     })?;
     check_key(key.as_bytes(), limits)?;

@@ -1,4 +1,4 @@
-//! Inbound HTTP for people and programs: images, announcements, the node's own affairs.
+//! Inbound HTTP for people and programs: images, announcements, the key-value store and its watch, members, the node's own affairs.
 //!
 //! The node stands behind one trait, [`NodeService`], which `node` implements.
 

@@ -11,7 +11,7 @@ use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::fault::LinkFault;
-use crate::protocol::job::{Announcement, EncryptionResponse, Label, Operation, SealForm};
+use crate::protocol::job::{Announcement, EncryptionResponse, Label, SealForm};
 use crate::protocol::kv::BESIDE_VALUE_BYTES;
 use crate::protocol::ledger::{Answer, Change, KeyValue, Write};
 use crate::protocol::membership::{ChangeRequest, Changed, Members};
@@ -49,16 +49,6 @@ pub enum Work {
         /// How the result is written.
         form: SealForm,
     },
-}
-
-impl Work {
-    /// The operation.
-    pub const fn operation(&self) -> Operation {
-        match self {
-            Work::Seal { .. } => Operation::Seal,
-            Work::Label { .. } => Operation::Label,
-        }
-    }
 }
 
 /// Memory that an answer takes while it leaves; given back when this is dropped.

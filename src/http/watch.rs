@@ -15,6 +15,7 @@ use super::openapi::OfWatches;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::protocol::kv::{Changed, Item, route};
+use crate::protocol::ledger::Change;
 use crate::protocol::problem::{Problem, ProblemCode};
 
 /// Watchers of one node at any time.
@@ -22,6 +23,9 @@ const WATCHERS: usize = 256;
 
 /// Changes in one piece.
 const PIECE: usize = 256;
+
+/// A piece ends behind the revision with which it has so many bytes: whoever reads slowly keeps one piece in the connection's buffer.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// A sign of life when nothing changes, so that both sides notice a dead connection.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
@@ -60,7 +64,8 @@ struct Watcher {
 
 /// Changes as they happen
 ///
-/// Server-sent events: `id` is the revision, `data` a `Changed` as JSON. A line that begins with a colon comes when nothing changes.
+/// Server-sent events: `data` is a `Changed` as JSON; an `id` is a revision up to which everything has been told, at the beginning, with
+/// the last change of each revision, and now and then. A line that begins with a colon comes when nothing changes.
 #[utoipa::path(get, path = route::WATCH, operation_id = "kv_watch", tag = "kv",
     responses((status = 200, description = "A stream without end", body = String, content_type = "text/event-stream"), OfWatches))]
 pub async fn watch(
@@ -86,7 +91,7 @@ pub async fn watch(
 }
 
 fn events(watcher: Watcher) -> impl Stream<Item = Result<Bytes, Infallible>> {
-    let begun = stream::iter([Ok(Bytes::from_static(b": watching\n\n"))]);
+    let begun = stream::iter([Ok(Bytes::from(format!("id: {}\n: watching\n\n", watcher.seen)))]);
     let rest = stream::unfold(watcher, |mut watcher| async {
         let piece = watcher.next().await?;
         Some((Ok(piece), watcher))
@@ -103,23 +108,68 @@ impl Watcher {
             }
             // Who is so slow that changes were forgotten must begin again; its next question says so.
             let (changes, seen) = self.service.changes_after(self.seen, &self.prefix, PIECE).ok()?;
-            self.seen = seen;
             if !changes.is_empty() {
-                let mut piece = String::new();
-                for change in changes {
-                    let changed = Changed {
-                        revision: change.revision,
-                        key: String::from_utf8_lossy(&change.key).into_owned(),
-                        item: change.now.map(Item::from),
-                    };
-                    let json = serde_json::to_string(&changed).ok()?;
-                    piece += &format!("id: {}\ndata: {json}\n\n", changed.revision);
-                }
+                let (piece, told) = piece(changes)?;
+                self.seen = told.unwrap_or(seen);
                 return Some(Bytes::from(piece));
             }
+            self.seen = seen;
             if tokio::time::timeout(SIGN_OF_LIFE, self.service.revision_after(seen)).await.is_err() {
-                return Some(Bytes::from_static(b": still here\n\n"));
+                return Some(Bytes::from(format!("id: {seen}\n: still here\n\n")));
             }
         }
+    }
+}
+
+/// Events of as many whole revisions as a piece holds, at least one; and if there are more, up to which revision these go.
+///
+/// Only the last change of a revision has its number as `id`: a watcher that lost the connection between two of them asks for both again.
+fn piece(changes: Vec<Change>) -> Option<(String, Option<u64>)> {
+    let mut piece = String::new();
+    let mut changes = changes.into_iter().peekable();
+    while let Some(change) = changes.next() {
+        let revision = change.revision;
+        let changed = Changed {
+            revision,
+            key: String::from_utf8_lossy(&change.key).into_owned(),
+            item: change.now.map(Item::from),
+        };
+        let is_last = changes.peek().is_none_or(|next| next.revision != revision);
+        if is_last {
+            piece += &format!("id: {revision}\n");
+        }
+        piece += &format!("data: {}\n\n", serde_json::to_string(&changed).ok()?);
+        if is_last && piece.len() >= PIECE_BYTES && changes.peek().is_some() {
+            return Some((piece, Some(revision)));
+        }
+    }
+    Some((piece, None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::ledger::KeyValue;
+
+    fn change(revision: u64, key: &str, bytes: usize) -> Change {
+        let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from(vec![b'x'; bytes]));
+        let now =
+            KeyValue { key: key.clone(), value, create_revision: 1, mod_revision: revision, version: 1, expires: None };
+        Change { revision, key, now: Some(now) }
+    }
+
+    #[test]
+    fn only_the_last_change_of_a_revision_says_that_it_is_complete() {
+        let (text, told) = piece(vec![change(7, "a", 1), change(7, "b", 1), change(9, "c", 1)]).unwrap();
+        let ids: Vec<bool> = text.split_terminator("\n\n").map(|event| event.starts_with("id: ")).collect();
+        assert_eq!((ids, told), (vec![false, true, true], None));
+    }
+
+    #[test]
+    fn a_piece_ends_behind_a_whole_revision() {
+        let half = PIECE_BYTES / 2 + 1;
+        let changes = vec![change(7, "a", half), change(7, "b", half), change(7, "c", half), change(9, "d", 1)];
+        let (text, told) = piece(changes).unwrap();
+        assert_eq!((text.matches("data: ").count(), told), (3, Some(7)));
     }
 }

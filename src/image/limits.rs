@@ -1,12 +1,9 @@
 //! The bounds of everything that a picture may ask for.
 
-use serde::{Deserialize, Serialize};
-
 use crate::image::error::ImageError;
 
 /// Limits of the image work; each is checked before memory is allocated for what it bounds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The largest original, in bytes.
     pub original_bytes: u64,
@@ -36,6 +33,17 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// The limits of a configuration, which counts in mebibytes and millions of pixels.
+    pub fn configured(original_mib: u64, sealed_mib: u64, megapixels: u64, side: u32) -> Self {
+        let (original_bytes, sealed_bytes) = (original_mib << 20, sealed_mib << 20);
+        Limits { original_bytes, sealed_bytes, pixels: megapixels * 1_000_000, side, ..Limits::default() }
+    }
+
+    /// The largest file that may come in or out, sealed, labelled or neither.
+    pub fn file_bytes(&self) -> u64 {
+        self.original_bytes.max(self.sealed_bytes)
+    }
+
     pub(crate) fn check_original(&self, bytes: usize) -> Result<(), ImageError> {
         check("picture", bytes as u64, self.original_bytes)
     }
@@ -46,7 +54,7 @@ impl Limits {
 
     /// A labelled picture may be as large as a sealed one: stored, it is as large as its pixels.
     pub(crate) fn check_labelled(&self, bytes: usize) -> Result<(), ImageError> {
-        check("labelled picture", bytes as u64, self.original_bytes.max(self.sealed_bytes))
+        check("labelled picture", bytes as u64, self.file_bytes())
     }
 
     pub(crate) fn check_pixels(&self, width: u32, height: u32) -> Result<(), ImageError> {

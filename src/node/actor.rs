@@ -14,13 +14,14 @@ use super::shared::{Shared, View};
 use super::worker::Tools;
 use crate::core::election::{self, Election, RaftView};
 use crate::core::liveness::{self, Liveness};
-use crate::core::membership::{self, Roster};
+use crate::core::membership::Roster;
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
 use crate::image::ClusterId;
 use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
 use crate::protocol::event::EventKind;
 use crate::protocol::job::{Announcement, EncryptionResponse};
+use crate::protocol::membership::warning_of_size;
 use crate::protocol::status::{NodeState, NodeStatus, PeerStatus, RaftRole};
 use crate::protocol::sync::{StateSync, StateSyncResponse};
 use crate::raft::{Command, RaftNode};
@@ -183,7 +184,6 @@ impl Node {
         let recovery = &self.parts.recovery;
         self.parts.shared.publish(View {
             state: recovery.state(),
-            election_state: recovery.state_for_elections(),
             term: self.raft_view.term,
             coordinator: self.parts.election.coordinator(),
         });
@@ -472,7 +472,7 @@ impl Node {
         if roster.voters != self.roster.voters && !roster.is_changing() {
             let voters: Vec<String> = roster.voters.iter().map(ToString::to_string).collect();
             log::info!("node {}: the voters are {}", self.me(), voters.join(", "));
-            for warning in membership::warnings(roster.voters.len()) {
+            if let Some(warning) = warning_of_size(roster.voters.len()) {
                 log::warn!("node {}: {warning}", self.me());
             }
         }

@@ -227,10 +227,8 @@ impl DataDir {
 
 fn create_directory(path: &Path) -> Result<(), DataDirError> {
     let io = |what| move |error| DataDirError::Io { what, path: path.to_owned(), error };
-    if path.is_dir() {
-        return Ok(());
-    }
     fs::create_dir_all(path).map_err(io("create"))?;
+    // Also if it is there: whoever made it may have been killed before it was synced.
     for ancestor in path.ancestors().skip(1).filter(|ancestor| ancestor.is_dir()) {
         sync_directory(ancestor).map_err(io("sync the parent of"))?;
     }

@@ -61,7 +61,7 @@ impl Inbound for Entrance {
         self.raft.views().borrow().last_log
     }
 
-    async fn raft(&self, request: Vec<u8>) -> Vec<u8> {
-        self.raft.receive(request).await
+    async fn raft(&self, from: MemberId, request: Vec<u8>) -> Vec<u8> {
+        self.raft.receive(from, request).await
     }
 }

@@ -18,6 +18,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::core::membership::Roster;
+use crate::core::membership::admission::{Here, is_shut_out};
 use crate::id::{LogPosition, MemberId, NodeId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, Heartbeat};
@@ -56,8 +57,8 @@ pub trait Inbound: Send + Sync + 'static {
     /// Where this node's log ends: whoever asks before it takes the node in wants to know that it is empty.
     fn last_log(&self) -> LogPosition;
 
-    /// A request for the Raft adapter.
-    fn raft(&self, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
+    /// A request for the Raft adapter, on a connection of that member.
+    fn raft(&self, from: MemberId, request: Vec<u8>) -> impl Future<Output = Vec<u8>> + Send;
 }
 
 /// Whom to let in.
@@ -278,40 +279,13 @@ impl<I: Inbound> Listener<I> {
     }
 
     fn refusal(&self, hello: &Hello, certified: NodeId) -> Option<Refusal> {
-        let (me, caller) = (self.settings.me, hello.member);
-        let roster = self.settings.roster.borrow();
-        let nodes = &self.settings.nodes;
-        let is_configured = nodes.is_empty() || nodes.contains(&caller.node);
-        if caller.node != certified {
-            return Some(Refusal::NotCertified { claimed: caller.node, certified });
-        }
-        // While this node is replaced, its other life is a member like any other.
-        if caller == me || (roster.is_empty() && caller.node == me.node && !is_for_newcomers(hello.purpose)) {
-            return Some(Refusal::SameNode { node: me.node });
-        }
-        if roster.removed.contains(&caller) {
-            return Some(Refusal::Removed { caller });
-        }
-        if roster.is_empty() && !is_configured && !is_for_newcomers(hello.purpose) {
-            return Some(Refusal::UnknownNode { here: me.node, caller: caller.node });
-        }
-        if hello.to != me.node {
-            return Some(Refusal::WrongNode { asked: hello.to, here: me.node });
-        }
-        if let Some(incarnation) = hello.life.filter(|life| *life != me.incarnation) {
-            return Some(Refusal::AnotherLife { asked: MemberId { node: me.node, incarnation }, here: me });
-        }
-        let is_open = roster.is_empty() || roster.places.contains_key(&caller) || is_for_newcomers(hello.purpose);
-        (!is_open).then_some(Refusal::NotAMember { caller })
+        let ListenerSettings { me, nodes, roster, .. } = &self.settings;
+        Here { me: *me, nodes, roster: &roster.borrow() }.refusal(hello, certified)
     }
 
     /// Resolves when the caller is not let in any more: whoever was removed must learn that, by its next attempt.
     async fn shut_out(&self, hello: &Hello) {
-        let caller = hello.member;
-        let is_out = |roster: &Roster| {
-            let is_unknown = !roster.is_empty() && !roster.places.contains_key(&caller);
-            roster.removed.contains(&caller) || (is_unknown && !is_for_newcomers(hello.purpose))
-        };
+        let is_out = |roster: &Roster| is_shut_out(roster, hello);
         if self.settings.roster.clone().wait_for(is_out).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -330,7 +304,7 @@ impl<I: Inbound> Listener<I> {
                         continue;
                     }
                     if let Some(request) = self.take(hello, frame)? {
-                        answers.push(self.answer(request));
+                        answers.push(self.answer(hello.member, request));
                     }
                     continue;
                 }
@@ -364,22 +338,16 @@ impl<I: Inbound> Listener<I> {
         }
     }
 
-    async fn answer(&self, request: Request) -> NodeFrame {
+    async fn answer(&self, from: MemberId, request: Request) -> NodeFrame {
         match request {
             Request::StateSync { id, request } => {
                 NodeFrame::StateSyncResponse { id, response: self.inbound.state_sync(request).await }
             }
             Request::Raft { id, request } => {
-                NodeFrame::RaftResponse { id, response: Opaque(self.inbound.raft(request).await) }
+                NodeFrame::RaftResponse { id, response: Opaque(self.inbound.raft(from, request).await) }
             }
         }
     }
-}
-
-/// What any node of this cluster may call for, member or not as far as this node knows. Raft itself brings the membership to a node
-/// that lags behind or has just been taken in, so its sender may be unknown here; and the leader asks before it takes a node in.
-const fn is_for_newcomers(purpose: Purpose) -> bool {
-    matches!(purpose, Purpose::Raft(_) | Purpose::Admission)
 }
 
 enum Request {

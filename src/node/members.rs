@@ -1,7 +1,6 @@
 //! Changing who belongs to the cluster, step by step, at the leader. What may be done is `core::membership`'s to say.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,12 +9,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::actor::{GiveUpLead, HeardAsked, Node};
 use super::ledger::Ledger;
-use crate::config::PEER_PORT_DISTANCE;
-use crate::core::membership::{self, Plan, Refusal, Roster, Situation};
+use crate::core::membership::{self, Order, Plan, Refusal, Roster, Situation};
 use crate::http::NotHere;
 use crate::id::{MemberId, NodeId};
 use crate::protocol::membership::{
-    Change, ChangeRequest, Changed, Introduction, LONGEST_WAIT_MS, MemberRole, MemberStatus, Members, Place, WAIT_MS,
+    Change, ChangeRequest, Changed, Introduction, MemberRole, MemberStatus, Members, Place, warning_of_size,
 };
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::raft::{MembershipError, ProposeError};
@@ -74,7 +72,7 @@ impl Membership {
             entries,
             is_changing: roster.is_changing(),
             members: roster.places.iter().map(status).collect(),
-            warnings: membership::warnings(roster.next_voters.len()),
+            warnings: warning_of_size(roster.next_voters.len()).into_iter().collect(),
         })
     }
 
@@ -83,7 +81,7 @@ impl Membership {
     /// # Errors
     /// [`NotHere`].
     pub async fn change(self, request: ChangeRequest) -> Result<Changed, NotHere> {
-        let order = Order::of(&request).map_err(NotHere::Refused)?;
+        let order = Order::of(&request).map_err(|wrong| refused(ProblemCode::BadRequest, wrong.to_string()))?;
         let lost = |error: tokio::task::JoinError| refused(ProblemCode::Internal, error.to_string());
         tokio::spawn(async move { self.perform(order).await }).await.unwrap_or_else(|error| Err(lost(error)))
     }
@@ -129,7 +127,7 @@ impl Membership {
         let plan = membership::plan_admission(self.situation(&roster, &live), change, node, place, found);
         match plan.map_err(|refusal| self.refusal(refusal))? {
             Plan::TakeIn { member, place, leaves } => {
-                let place = dated(&roster, member, place);
+                let place = roster.dated(member, place, time::unix_millis());
                 raft.take_in(&roster, member, place).await.map_err(|error| self.failed(error))?;
                 log::info!("node {}: {member} at {} is a learner now", self.ledger.shared.node(), place.http);
                 raft.wait_until_caught_up(member, wait).await.map_err(|error| self.failed(error))?;
@@ -237,55 +235,6 @@ impl Membership {
             MembershipError::Stopped(fault) => refused(ProblemCode::Internal, fault.to_string()),
         }
     }
-}
-
-/// A request that makes sense by itself.
-enum Order {
-    Remove { node: NodeId },
-    Admit { change: Change, node: NodeId, place: Place, wait: Duration },
-}
-
-impl Order {
-    fn of(request: &ChangeRequest) -> Result<Order, Problem> {
-        let wrong = |text: String| Err(Problem::new(ProblemCode::BadRequest, text));
-        let ChangeRequest { change, node, address, peer_address, wait_ms } = *request;
-        if node.0 == 0 {
-            return wrong("nodes have numbers from 1".to_owned());
-        }
-        let wait_ms = wait_ms.unwrap_or(WAIT_MS);
-        if wait_ms > LONGEST_WAIT_MS {
-            return wrong(format!("wait_ms is {wait_ms}; a change waits for at most {LONGEST_WAIT_MS} ms"));
-        }
-        let address = match (change, address) {
-            (Change::Remove, None) if peer_address.is_none() => return Ok(Order::Remove { node }),
-            (Change::Remove, _) => return wrong("to remove a node, name no address".to_owned()),
-            (_, None) => return wrong(format!("to {change} a node, name the address where it answers")),
-            (_, Some(address)) => address,
-        };
-        let peer = peer_address.or_else(|| next_to(address));
-        let Some(peer) = peer else {
-            return wrong(format!("the node port of {address} would be over 65535: name one as peer_address"));
-        };
-        for address in [address, peer] {
-            if address.ip().is_unspecified() || address.port() == 0 {
-                return wrong(format!("{address} is no address at which others can reach the node"));
-            }
-        }
-        let (place, wait) = (Place::new(address, peer), Duration::from_millis(wait_ms));
-        Ok(Order::Admit { change, node, place, wait })
-    }
-}
-
-/// The node port that goes with an HTTP address.
-fn next_to(http: SocketAddr) -> Option<SocketAddr> {
-    Some(SocketAddr::new(http.ip(), http.port().checked_add(PEER_PORT_DISTANCE)?))
-}
-
-/// A member that is there keeps its date, unless it is somewhere else now.
-fn dated(roster: &Roster, member: MemberId, place: Place) -> Place {
-    let known = roster.places.get(&member).filter(|known| (known.http, known.peer) == (place.http, place.peer));
-    let since = known.map_or(Some(time::unix_millis()), |known| known.since_unix_ms);
-    Place { since_unix_ms: since, ..place }
 }
 
 fn refused(code: ProblemCode, text: String) -> NotHere {

@@ -10,7 +10,7 @@ use crate::node::options::NodeError;
 /// # Errors
 /// [`NodeError::NotConfirmed`] without `confirmed`; [`NodeError::DataDirectory`] if a node runs on it, or it is not that node's.
 pub fn reset(config: &ClusterConfig, id: NodeId, confirmed: bool) -> Result<String, NodeError> {
-    config.node(id)?;
+    let address = config.node(id)?.http;
     let path = config.node_directory(id);
     let Some(directory) = DataDir::open_existing(&path, id)? else {
         return Ok(format!("{} does not exist: there is nothing to delete\n", path.display()));
@@ -23,8 +23,9 @@ pub fn reset(config: &ClusterConfig, id: NodeId, confirmed: bool) -> Result<Stri
     directory.delete()?;
     Ok(format!(
         "deleted {} ({bytes} bytes, incarnation {})\n\
-         To its cluster this node is a stranger now. While the others run: client members replace {id}. For a new cluster: reset all \
-         nodes before you start any.\n",
+         To its cluster this node is a stranger now. While the others run, start it and take it in again: \
+         client members replace {id} {address}\n\
+         For a new cluster: reset all nodes before you start any.\n",
         path.display(),
         member.incarnation
     ))
@@ -57,7 +58,7 @@ mod tests {
         assert_eq!(DataDir::open(&path, NodeId(1)).unwrap().member(), first, "nothing is gone");
 
         let done = reset(&config, NodeId(1), true).unwrap();
-        assert!(done.contains("members replace 1"), "{done}");
+        assert!(done.lines().any(|line| line.ends_with(": client members replace 1 127.0.0.1:8001")), "{done}");
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         assert!(reset(&config, NodeId(1), true).unwrap().contains("nothing to delete"));
         assert_ne!(DataDir::open(&path, NodeId(1)).unwrap().member(), first, "another life");

@@ -50,7 +50,7 @@ pub struct Counter {
     pub ledger: Ledger,
     /// Who belongs to the cluster.
     pub membership: Membership,
-    /// For callers that name no request id.
+    /// For callers that name no request id, if the system's randomness fails.
     pub random: Mutex<SmallRng>,
 }
 
@@ -81,7 +81,12 @@ impl NodeService for Counter {
     }
 
     fn fresh_id(&self) -> RequestId {
-        RequestId(self.random.lock().unwrap_or_else(PoisonError::into_inner).random())
+        // What a seed gives comes again with the next start, and a repeated id gets the answer of its first request.
+        let mut bytes = [0; 16];
+        if aws_lc_rs::rand::fill(&mut bytes).is_err() {
+            self.random.lock().unwrap_or_else(PoisonError::into_inner).fill(&mut bytes);
+        }
+        RequestId(bytes)
     }
 
     fn announce(&self, announcement: Announcement) -> BoxFuture<'static, Result<Vec<EncryptionResponse>, Problem>> {

@@ -19,8 +19,6 @@ use crate::time::{self, Moment};
 pub struct View {
     /// As clients see it.
     pub state: NodeState,
-    /// As elections see it.
-    pub election_state: NodeState,
     /// Its term.
     pub term: Term,
     /// The confirmed coordinator that it knows.
@@ -47,12 +45,7 @@ pub struct Shared {
 impl Shared {
     /// A node that starts.
     pub fn new(member: MemberId, address: SocketAddr, place: Place) -> Self {
-        let view = View {
-            state: NodeState::Recovering,
-            election_state: NodeState::Recovering,
-            term: Term(0),
-            coordinator: None,
-        };
+        let view = View { state: NodeState::Recovering, term: Term(0), coordinator: None };
         let events = Events::new(member.node);
         let leaderless_since = AtomicU64::new(time::now().0 + 1);
         Shared {

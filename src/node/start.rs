@@ -68,13 +68,13 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     let doors =
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
+    // One thread for the actor, Raft and the connections to peers: none of them computes for long, and each message from one to the
+    // other would wake a thread. Images and HTTP have threads of their own.
     let runtime = || {
-        tokio::runtime::Builder::new_multi_thread()
-            // Heartbeats and Raft never compute for long, and a second thread would only be woken for what the first does as fast.
-            .worker_threads(1)
+        tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .expect("a tokio runtime needs only threads, which the process can make at its start")
+            .expect("a tokio runtime needs only what the process can have at its start")
     };
     let system = System::with_tokio_rt(runtime);
     system.block_on(serve(options, directory, tools, doors, http_socket, peer_socket))
@@ -116,13 +116,7 @@ fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeE
 }
 
 fn image_limits(numbers: &LimitNumbers) -> Limits {
-    Limits {
-        original_bytes: numbers.original_mib * MIB,
-        sealed_bytes: numbers.sealed_mib * MIB,
-        pixels: numbers.megapixels * 1_000_000,
-        side: numbers.side,
-        ..Limits::default()
-    }
+    Limits::configured(numbers.original_mib, numbers.sealed_mib, numbers.megapixels, numbers.side)
 }
 
 async fn serve(

@@ -92,7 +92,7 @@ pub struct Standing {
     pub load: Load,
     /// Where its log ends.
     pub last_log: LogPosition,
-    /// Active or Recovering.
+    /// Active, Recovering or Stopping: a Failed node answers nobody.
     pub state: NodeState,
     /// What it found of the vacant leadership in this round.
     pub finding: Finding,

@@ -33,7 +33,7 @@ impl fmt::Display for Campaign {
     }
 }
 
-/// Coordinator and load, who called the election and why, votes, time, then every node by rank:
+/// Coordinator and load, who called the election and why, votes, time, then every node by its load:
 ///
 /// ```text
 /// Election result, term 4
@@ -69,7 +69,7 @@ impl fmt::Display for ElectionResult {
         let micros = self.took_micros;
         writeln!(formatter, "; took {}.{} ms", micros / 1000, micros / 100 % 10)?;
         if let Some(heir) = self.handed_over_to {
-            writeln!(formatter, "  Handing over to node {heir}, the least loaded, now that it has caught up")?;
+            writeln!(formatter, "  Handed over to node {heir}, which was better placed and has caught up")?;
         }
         let mut by_load: Vec<_> = self.standings.iter().collect();
         by_load.sort_by_key(|standing| (standing.load, standing.member.node));
@@ -116,6 +116,7 @@ mod tests {
             took_micros: 13_270,
             handed_over_to: None,
         };
+        let handed_over = ElectionResult { handed_over_to: Some(NodeId(1)), ..result.clone() };
         let expected = "\
 Election result, term 4
   Coordinator: node 3, load 0.12
@@ -124,5 +125,7 @@ Election result, term 4
     node 1     load  12.50   Recovering
 ";
         assert_eq!(result.to_string(), expected);
+        let line = "  Handed over to node 1, which was better placed and has caught up\n";
+        assert!(handed_over.to_string().contains(line), "{handed_over}");
     }
 }

@@ -151,13 +151,14 @@ pub enum Welcome {
 pub enum Refusal {
     /// It was dialled by itself, or by another process under its id.
     #[error(
-        "node {node} was called by a node with the same id: give each node an id and an address of its own in config/cluster.toml"
+        "node {node} was called by a node with the same id: stop the one that should not be; each node has an id and an address of its \
+         own: before the first start correct config/cluster.toml, later `client members replace {node} ADDRESS`"
     )]
     SameNode {
         /// The id of both.
         node: NodeId,
     },
-    /// The caller is not in its configuration.
+    /// The caller is not in its configuration, which counts while there is no membership.
     #[error("node {here} knows no node {caller}: add it to config/cluster.toml of every node")]
     UnknownNode {
         /// Who answers.
@@ -190,7 +191,8 @@ pub enum Refusal {
     },
     /// Somebody else lives at this address.
     #[error(
-        "node {asked} was expected at this address, node {here} answers: correct the address in config/cluster.toml"
+        "node {asked} was expected at this address, node {here} answers: before the first start correct config/cluster.toml, later \
+         `client members replace {asked} ADDRESS`"
     )]
     WrongNode {
         /// Whom the caller meant.

@@ -115,8 +115,6 @@ pub mod route {
     pub const READYZ: &str = "/readyz";
     /// Request header: the [`RequestId`](crate::id::RequestId); a repeated one is answered without a second job.
     pub const REQUEST_ID: &str = "idempotency-key";
-    /// Request header: who chose the node, `coordinator` or `client`, for the counters.
-    pub const PLACED_BY: &str = "x-placed-by";
     /// Response header: the node that did the job.
     pub const NODE: &str = "x-node";
     /// Response header: time from admission to the finished answer, in microseconds.

@@ -1,6 +1,6 @@
 //! The key-value store over HTTP: what its routes take and answer as JSON.
 //!
-//! Keys are UTF-8 here. A value is text where it is UTF-8, else base64 under another name.
+//! Keys are UTF-8 here. A value is text where people could read it ([`text_of`]), else base64 under another name.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -22,6 +22,20 @@ pub const MOST_VALUE_BYTES: usize = 1536 << 10;
 pub const OPERATIONS_LIMIT: usize = 256;
 /// What a request may have beyond one value, in bytes: keys and small values. One entry of the log must hold all of it.
 pub const BESIDE_VALUE_BYTES: usize = 64 << 10;
+
+/// A value as text, if it is UTF-8 without control characters, ends of lines and tabs apart: JSON writes six bytes for each of those.
+pub fn text_of(value: &[u8]) -> Option<&str> {
+    let is_plain = |character: char| !character.is_control() || matches!(character, '\t' | '\r' | '\n');
+    std::str::from_utf8(value).ok().filter(|text| text.chars().all(is_plain))
+}
+
+/// A value as JSON has it: as text, or else in base64.
+pub fn text_or_base64(value: &[u8]) -> (Option<String>, Option<String>) {
+    match text_of(value) {
+        Some(text) => (Some(text.to_owned()), None),
+        None => (None, Some(BASE64.encode(value))),
+    }
+}
 
 /// Answer to a write.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -52,7 +66,7 @@ pub struct Listed {
 pub struct Item {
     /// The key.
     pub key: String,
-    /// The value, if it is UTF-8.
+    /// The value, if it is UTF-8 without control characters other than tab, line feed and carriage return.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub value: Option<String>,
     /// The value in base64, if it is not.
@@ -85,8 +99,7 @@ impl Item {
 
 impl From<KeyValue> for Item {
     fn from(found: KeyValue) -> Self {
-        let text = std::str::from_utf8(&found.value).ok().map(str::to_owned);
-        let coded = text.is_none().then(|| BASE64.encode(&found.value));
+        let (text, coded) = text_or_base64(&found.value);
         Item {
             key: String::from_utf8_lossy(&found.key).into_owned(),
             value: text,
@@ -211,6 +224,11 @@ pub struct StateHash {
 
 /// Routes and headers of the key-value store, in one place for both sides.
 pub mod route {
+    use std::borrow::Cow;
+    use std::str::Utf8Error;
+
+    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
     /// `GET` lists, `POST` takes a [`Batch`](super::Batch).
     pub const KV: &str = "/api/v1/kv";
     /// One key: `GET`, `PUT`, `DELETE`, and `POST` to add.
@@ -219,6 +237,32 @@ pub mod route {
     pub const HASH: &str = "/api/v1/cluster/hash";
     /// `GET`: server-sent events, a [`Changed`](super::Changed) each. Query: `prefix=`, `after=REVISION`.
     pub const WATCH: &str = "/api/v1/watch";
+    /// The path of a key. None for `.` and `..`, which no path can end in: whoever reads an address takes them for steps in it, with
+    /// percent signs or without.
+    pub fn of_key(key: &str) -> Option<String> {
+        let is_step = |part: &str| matches!(part, "." | "..");
+        if is_step(key) {
+            return None;
+        }
+        // Slashes are kept where people would put them; doubled ones, and those around a step, might be put right on the way.
+        let is_plain = key.split('/').all(|part| !part.is_empty() && !is_step(part));
+        Some(format!("{KV}/{}", utf8_percent_encode(key, if is_plain { PLAIN } else { NO_SLASH })))
+    }
+
+    /// The key of a path.
+    ///
+    /// # Errors
+    /// What stands in it is not UTF-8 when its percent signs are decoded.
+    pub fn key_of(path: &str) -> Result<Cow<'_, str>, Utf8Error> {
+        let coded = path.strip_prefix(KV).and_then(|rest| rest.strip_prefix('/')).unwrap_or_default();
+        percent_decode_str(coded).decode_utf8()
+    }
+
+    /// What stands in a path as it is.
+    const PLAIN: &AsciiSet = &NO_SLASH.remove(b'/');
+    /// The same, in a single part of it.
+    const NO_SLASH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+
     /// Response header: entries of the log that the answer comes from.
     pub const COMMIT: &str = "x-commit";
     /// Response header: the ledger's revision.
@@ -229,6 +273,8 @@ pub mod route {
     pub const MOD_REVISION: &str = "x-mod-revision";
     /// Response header of a single value: changes since it was made.
     pub const VERSION: &str = "x-version";
+    /// Response header of a single value that expires: when it is gone, in milliseconds since 1970.
+    pub const EXPIRES: &str = "x-expires-unix-ms";
 }
 
 #[cfg(test)]
@@ -266,6 +312,69 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
+    }
+
+    /// What a client puts into an address comes out of the path at the server, whatever an HTTP library does with addresses.
+    #[test]
+    fn any_key_survives_its_path() {
+        let survives = |key: &str| {
+            let Some(path) = route::of_key(key) else { return matches!(key, "." | "..") };
+            let address = reqwest::Url::parse(&format!("http://127.0.0.1:8001{path}?stale=true")).unwrap();
+            route::key_of(address.path()).unwrap() == key
+        };
+        for key in [
+            "a",
+            "a/b",
+            "/",
+            "//",
+            "/a",
+            "//a",
+            "a/",
+            "a//b",
+            ".",
+            "..",
+            "./a",
+            "../a",
+            "a/..",
+            "a/../b",
+            "a/./b",
+            "/..",
+            "%2e",
+            "%2e%2e",
+            "a/%2e%2e/b",
+            "a%2fb",
+            "a b",
+            "a?b",
+            "a#b",
+            "a\\b",
+            "\\..\\",
+            "\t",
+            "\n",
+            "\0",
+            "ä/ö",
+            "a;b",
+            "...",
+            ".a",
+            "a/...",
+        ] {
+            assert!(survives(key), "{key:?}");
+        }
+        assert_eq!(route::of_key("user/7.name").unwrap(), "/api/v1/kv/user/7.name");
+        proptest::proptest!(|(key in "[a./%2eE?#\\\\ \t~]{1,12}|\\PC{1,20}")| {
+            proptest::prop_assert!(survives(&key), "{key:?}");
+        });
+    }
+
+    /// As JSON, no value is much longer than it is: neither a list nor an event grows over what its reader takes.
+    #[test]
+    fn a_value_of_control_characters_is_no_text() {
+        assert_eq!(text_of(b"a\tb\r\nc"), Some("a\tb\r\nc"));
+        for value in [&b"\0"[..], b"a\x1b[31m", b"\x7f", b"\xff"] {
+            assert_eq!(text_of(value), None, "{value:?}");
+        }
+        let value = Bytes::from(vec![0; VALUE_LIMIT_BYTES]);
+        let found = KeyValue { key: "k".into(), value, create_revision: 1, mod_revision: 1, version: 1, expires: None };
+        assert!(serde_json::to_vec(&Item::from(found)).unwrap().len() < 3 * VALUE_LIMIT_BYTES / 2);
     }
 
     #[test]

@@ -32,6 +32,18 @@ pub struct Write {
     pub operations: Vec<KvOperation>,
 }
 
+impl Write {
+    /// Bytes of all its keys and values.
+    pub fn size_bytes(&self) -> usize {
+        self.operations.iter().map(KvOperation::size_bytes).sum()
+    }
+
+    /// Whether it only removes keys.
+    pub fn only_deletes(&self) -> bool {
+        self.operations.iter().all(|operation| matches!(operation, KvOperation::Delete { .. }))
+    }
+}
+
 /// One operation on the key-value table. New ones go to the end: their number is their form on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum KvOperation {
@@ -160,6 +172,16 @@ pub enum KvResult {
     AsExpected,
     /// The sum.
     Sum(i64),
+}
+
+impl KvResult {
+    /// Whether the operation has changed the table.
+    pub const fn changes(self) -> bool {
+        match self {
+            KvResult::Put | KvResult::Deleted(true) | KvResult::Sum(_) => true,
+            KvResult::Deleted(false) | KvResult::AsExpected => false,
+        }
+    }
 }
 
 /// Which operation kept the command from being done, and why.

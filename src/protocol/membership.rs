@@ -21,6 +21,36 @@ pub const LONGEST_WAIT_MS: u64 = 3_600_000;
 /// How long a change waits for a new member's log, unless it says otherwise: a minute.
 pub const WAIT_MS: u64 = 60_000;
 
+/// The most members: more voters make a cluster slower, not safer.
+pub const MEMBERS_LIMIT: usize = 31;
+
+/// From the HTTP port of a node to the port of its node protocol, unless that is named.
+pub const PEER_PORT_DISTANCE: u16 = 1000;
+
+/// Votes needed of so many voters.
+pub const fn majority(voters: usize) -> usize {
+    voters / 2 + 1
+}
+
+/// What so many voters survive, where it is not what people expect.
+pub fn warning_of_size(voters: usize) -> Option<String> {
+    match voters {
+        1 => Some(
+            "one voter survives no loss: while it is away the ledger stops, and its disk is the only copy; use 3, 5 or 7 nodes"
+                .to_owned(),
+        ),
+        even if even > 0 && even.is_multiple_of(2) => {
+            let (survives, needed) = (even - majority(even), majority(even));
+            let loss = if survives == 0 { "no loss".to_owned() } else { format!("the loss of {survives}") };
+            Some(format!(
+                "{even} voters survive {loss}, no more than {} would, as a majority is {needed} of them: use an odd number",
+                even - 1
+            ))
+        }
+        _ => None,
+    }
+}
+
 /// Where a member is found. It stands in the membership, so that all nodes know it, whatever their configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Place {
@@ -36,6 +66,12 @@ impl Place {
     /// The place of a node that begins a cluster, or of one that is not a member yet.
     pub const fn new(http: SocketAddr, peer: SocketAddr) -> Self {
         Place { http, peer, since_unix_ms: None }
+    }
+
+    /// The place of a node that listens for the others beside its HTTP port; none if that port would be over 65535.
+    pub fn beside(http: SocketAddr) -> Option<Self> {
+        let port = http.port().checked_add(PEER_PORT_DISTANCE)?;
+        Some(Place::new(http, SocketAddr::new(http.ip(), port)))
     }
 
     /// Whether two nodes cannot be at these places at the same time.
@@ -182,5 +218,34 @@ impl ChangeRequest {
             }
             (Change::Add | Change::Replace, None) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An even or single cluster is allowed, with a word about what it survives.
+    #[test]
+    fn even_and_single_clusters_come_with_a_warning() {
+        assert_eq!([0, 3, 5, 7].map(warning_of_size), [const { None }; 4]);
+        assert!(warning_of_size(1).unwrap().contains("survives no loss"));
+        let words = |voters| warning_of_size(voters).unwrap();
+        assert_eq!(
+            words(2),
+            "2 voters survive no loss, no more than 1 would, as a majority is 2 of them: use an odd number"
+        );
+        assert_eq!(
+            words(4),
+            "4 voters survive the loss of 1, no more than 3 would, as a majority is 3 of them: use an odd number"
+        );
+    }
+
+    #[test]
+    fn the_node_port_is_beside_the_http_port_where_there_is_room() {
+        let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        assert_eq!(Place::beside(address(8001)), Some(Place::new(address(8001), address(9001))));
+        assert_eq!(Place::beside(address(64_535)).map(|place| place.peer), Some(address(65_535)));
+        assert_eq!(Place::beside(address(64_536)), None);
     }
 }

@@ -91,14 +91,30 @@ impl ProblemCode {
 
     /// Whether the same request may succeed at another node or at another time.
     pub const fn is_worth_a_retry(self) -> bool {
-        matches!(
-            self,
+        match self {
             ProblemCode::Busy
-                | ProblemCode::NotActive
-                | ProblemCode::NoClusterId
-                | ProblemCode::Dropped
-                | ProblemCode::Internal
-        )
+            | ProblemCode::NotActive
+            | ProblemCode::NoClusterId
+            | ProblemCode::Dropped
+            | ProblemCode::NotLeader
+            | ProblemCode::NoLeader
+            | ProblemCode::NoQuorum
+            | ProblemCode::Overloaded
+            | ProblemCode::OutcomeUnknown
+            | ProblemCode::Internal => true,
+            ProblemCode::BadRequest
+            | ProblemCode::BadImage
+            | ProblemCode::TooLarge
+            | ProblemCode::CarrierTooSmall
+            | ProblemCode::NotFound
+            | ProblemCode::MethodNotAllowed
+            | ProblemCode::TooSlow
+            | ProblemCode::Unauthorized
+            | ProblemCode::Forbidden
+            | ProblemCode::Conflict
+            | ProblemCode::Forgotten
+            | ProblemCode::StorageFull => false,
+        }
     }
 }
 

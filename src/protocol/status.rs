@@ -79,7 +79,7 @@ pub struct NodeStatus {
     pub address: String,
     /// Version of the program.
     pub version: String,
-    /// Active, Failed or Recovering.
+    /// Active, Failed, Recovering or Stopping.
     pub state: NodeState,
     /// Its part in Raft.
     pub role: RaftRole,

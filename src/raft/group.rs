@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as ApiError};
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, TransferLeaderRequest};
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Config, Raft, ServerState, SnapshotPolicy};
 
-use crate::id::{LogPosition, MemberId, Term};
+use crate::core::membership::admission::{Kind, Standing, admit};
+use crate::id::{LogPosition, MemberId, NodeId, Term};
 use crate::protocol::codec;
 use crate::protocol::election::Campaign;
 use crate::protocol::frame::Lane;
@@ -273,20 +275,45 @@ impl<R: AsyncRuntime> Group<R> {
         }
     }
 
-    /// Answers a request that [`RaftTransport::call`] carried here. Empty only if the answer could not be encoded.
-    pub async fn receive(&self, request: Vec<u8>) -> Vec<u8> {
+    /// Answers a request that [`RaftTransport::call`] carried here, on a connection of `caller`. Empty only if the answer could not be
+    /// encoded.
+    pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
         let response = match codec::decode::<Envelope<R>>(&request) {
             Ok(Envelope { to, from, .. }) if to != self.me => {
                 log::debug!("node {}: node {from} means {to}, another life of this disk", self.me);
                 Response::Refused(format!("node {} lives here now, not {to}", self.me))
             }
             Ok(envelope) => {
-                let answer = self.answer(envelope).await;
-                answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
+                match admit(caller, envelope.from, kind_of(&envelope.request), self.standing(caller.node)) {
+                    Ok(()) => {
+                        let answer = self.answer(envelope).await;
+                        answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
+                    }
+                    Err(why) => {
+                        log::warn!("node {}: refused a request of Raft: {why}", self.me);
+                        Response::Refused(why.to_string())
+                    }
+                }
             }
             Err(error) => Response::Refused(error.to_string()),
         };
         codec::encode(&response).unwrap_or_default()
+    }
+
+    /// What is known of a node. Asked for every request: the usual answer looks at a few names and copies nothing.
+    fn standing(&self, node: NodeId) -> Standing {
+        let is_member = {
+            let server = self.raft.server_metrics();
+            let server = server.borrow_watched();
+            let mut known =
+                server.membership_config.nodes().chain(server.committed_membership_config.nodes()).peekable();
+            known.peek().is_none() || known.any(|(member, _)| member.node == node)
+        };
+        if is_member {
+            return Standing::Member;
+        }
+        let was_removed = self.machine.applied().state.removed().any(|member| member.node == node);
+        if was_removed { Standing::Removed } else { Standing::Unknown }
     }
 
     async fn answer(&self, envelope: Envelope<R>) -> Result<Response<R>, Fatal<Types<R>>> {
@@ -380,6 +407,18 @@ impl<R: AsyncRuntime> Group<R> {
             Fatal::StorageError(_) => RaftError::Disk { node, error },
             _ => RaftError::Stopped { node, error },
         }
+    }
+}
+
+/// In whose name a request is made: the library puts a leader's or a candidate's own vote into each of them.
+fn kind_of<R: AsyncRuntime>(request: &Request<R>) -> Kind {
+    let by = |vote: &Vote| vote.leader_id().voted_for;
+    match request {
+        Request::Append(request) => Kind::By(by(&request.vote)),
+        Request::Vote(request) | Request::PreVote(request) => Kind::By(by(&request.vote)),
+        Request::Chunk(chunk) => Kind::By(by(&chunk.vote)),
+        Request::Transfer(request) => Kind::Transfer(by(request.from_leader())),
+        Request::Position => Kind::Question,
     }
 }
 

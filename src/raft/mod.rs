@@ -7,6 +7,9 @@
 //!          └─ Proposals (writes that wait share an entry)
 //! ```
 //!
+//! `view` translates the library's metrics for the election, `ballot` remembers who voted, `members` changes the membership,
+//! `compaction` keeps the log short, `torn_tail` mends its end after a power cut, `sync_clock` tells how the disk keeps up.
+//!
 //! What is simulated on a deterministic runtime is everything but the two stores on disk.
 
 pub mod error;
@@ -60,7 +63,7 @@ use crate::core::membership::Roster;
 use crate::id::{LogPosition, MemberId};
 use crate::protocol::codec;
 use crate::protocol::election::{Campaign, Cause, ElectionResult};
-use crate::protocol::ledger::{Answer, Change, KvOperation, Write};
+use crate::protocol::ledger::{Answer, Change, Write};
 use crate::protocol::membership::Place;
 use crate::protocol::status::Leadership;
 use crate::time::{self, Moment};
@@ -145,8 +148,7 @@ pub struct RaftNode {
 }
 
 impl RaftNode {
-    /// Opens log and snapshot and takes part from now on. Call it in a multi-thread runtime: never in an actix arbiter, whose
-    /// single thread would carry all of Raft.
+    /// Opens log and snapshot and takes part from now on. Nothing that computes for long may share the runtime's thread.
     ///
     /// # Errors
     /// [`RaftError::Directory`], [`RaftError::Corrupt`], [`RaftError::Settings`], [`RaftError::Stopped`].
@@ -295,12 +297,7 @@ impl RaftNode {
         if self.views.borrow().leader != Some(self.group.me().node) {
             return Ok(());
         }
-        let is_delete = |operation: &KvOperation| matches!(operation, KvOperation::Delete { .. });
-        let bytes: u64 = write.operations.iter().map(|operation| operation.size_bytes() as u64).sum();
-        let applied = self.group.machine().applied();
-        let ledger = applied.state.ledger();
-        let is_full = ledger.footprint_bytes() + bytes > self.ledger_bytes;
-        if is_full && !write.operations.iter().all(is_delete) && !ledger.has_answered(write) {
+        if !self.group.machine().applied().state.ledger().has_room(write, self.ledger_bytes) {
             return Err(ProposeError::Full { limit: self.ledger_bytes });
         }
         Ok(())
@@ -365,9 +362,9 @@ impl RaftNode {
         Ok((length, codec::hash(&state)?))
     }
 
-    /// Answers a request of another node's [`RaftTransport`].
-    pub async fn receive(&self, request: Vec<u8>) -> Vec<u8> {
-        self.group.receive(request).await
+    /// Answers a request of the [`RaftTransport`] of `caller`.
+    pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
+        self.group.receive(caller, request).await
     }
 
     /// The cluster id, once this node has applied the first membership.
@@ -399,10 +396,8 @@ impl RaftNode {
 
 /// Makes a directory that survives a power cut.
 fn create(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
     fs::create_dir_all(directory)?;
+    // Also if it is there: whoever made it may have been killed before it was synced.
     for ancestor in directory.ancestors().skip(1).take(2) {
         fs::File::open(ancestor)?.sync_all()?;
     }
@@ -425,7 +420,10 @@ fn current_view(group: &Group<Tokio>) -> RaftView {
     view::translate(group, term, &data, &server)
 }
 
-/// Publishes a view at every change; ends when Raft has ended.
+/// How late a view may tell how far the log has come. That changes several times with every write, and each view wakes a thread.
+const PROGRESS_PAUSE: Duration = Duration::from_millis(10);
+
+/// Publishes a view at every change, those of the log's progress not at once; ends when Raft has ended.
 async fn watch_metrics(
     group: Group<Tokio>,
     views: watch::Sender<RaftView>,
@@ -433,6 +431,7 @@ async fn watch_metrics(
     failure: watch::Sender<Option<RaftError>>,
 ) {
     let mut metrics = group.raft().metrics();
+    let mut server = group.raft().server_metrics();
     let mut memberships = None;
     loop {
         let running = metrics.borrow_watched().running_state.clone();
@@ -460,7 +459,16 @@ async fn watch_metrics(
             }
             return;
         }
-        if metrics.changed().await.is_err() {
+        let progress = async {
+            tokio::time::sleep(PROGRESS_PAUSE).await;
+            metrics.changed().await.is_ok()
+        };
+        // Votes, leaders and memberships are told at once.
+        let is_alive = tokio::select! {
+            changed = server.changed() => changed.is_ok(),
+            is_alive = progress => is_alive,
+        };
+        if !is_alive {
             // Whoever is shut down says so with its last metrics; this one panicked.
             log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
             failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));

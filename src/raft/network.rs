@@ -5,12 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
-use openraft::network::{Backoff, RPCOption, RPCTypes};
+use openraft::network::{Backoff, RPCOption, RPCTypes, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, OptionalSend, RaftNetworkFactory, RaftNetworkV2};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -33,6 +36,10 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause before a snapshot is tried again: the library reads it from disk for each attempt.
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a commit waits for entries to travel with. A leader with one writer would otherwise tell each commit in a message of its
+/// own, just before the next entry. No client waits for it: a follower applies that much later, and nothing else.
+const COMMIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest append: a frame has room for it and for what is around it.
 const APPEND_LIMIT_BYTES: usize = codec::LIMIT_BYTES - 1024;
@@ -236,6 +243,34 @@ fn encode_append<R: AsyncRuntime>(
     }
 }
 
+/// What came of one append of a stream.
+type Appended<R> = Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>;
+
+/// The same appends, but those without entries, which only tell a commit, wait for [`COMMIT_PAUSE`]. What comes meanwhile tells
+/// that commit or a later one, so they are left out then.
+fn with_late_commits<R, S>(requests: S) -> BoxStream<'static, AppendEntriesRequest<Types<R>>>
+where
+    R: AsyncRuntime,
+    S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+{
+    let next = |requests: Option<S>| async move {
+        let mut requests = requests?;
+        let mut request = requests.next().await?;
+        if request.entries.is_empty() {
+            let until = Types::<R>::now() + COMMIT_PAUSE;
+            while request.entries.is_empty() {
+                match Types::<R>::timeout_at(until, requests.next()).await {
+                    Ok(Some(later)) => request = later,
+                    Ok(None) => return Some((request, None)),
+                    Err(_) => break,
+                }
+            }
+        }
+        Some((request, Some(requests)))
+    };
+    futures::stream::unfold(Some(requests), next).boxed()
+}
+
 impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
     type SnapshotData = Vec<u8>;
 
@@ -259,6 +294,17 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
             Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::AppendEntries, limit)),
             Err(error) => Err(self.rpc_error(error, RPCTypes::AppendEntries, limit)),
         }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        requests: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Appended<R>>, RPCError<Types<R>>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
+    {
+        stream_append_sequential(self, with_late_commits::<R, S>(requests), option)
     }
 
     async fn vote(

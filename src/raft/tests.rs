@@ -6,11 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::StorageError;
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 
+use crate::core::membership::Roster;
 use crate::id::{Incarnation, MemberId, NodeId, RequestId};
 use crate::protocol::codec;
 use crate::protocol::frame::Lane;
@@ -18,6 +21,7 @@ use crate::protocol::ledger::{Caller, KvOperation, Stamp, Write};
 use crate::protocol::membership::Place;
 use crate::raft::log_store::{CHUNK_BYTES, LogStore};
 use crate::raft::machine::Machine;
+use crate::raft::network::{Envelope, Request, Response};
 use crate::raft::snapshot::FileSnapshots;
 use crate::raft::state::State;
 use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
@@ -199,8 +203,58 @@ impl RaftTransport for Nobody {
         _: Vec<u8>,
         _: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
-        Box::pin(std::future::ready(Err(TransportError::Timeout)))
+        std::future::ready(Err(TransportError::Unreachable("nobody".to_owned()))).boxed()
     }
+}
+
+/// An empty append in the name of `leader`, sent by `from`, of a term that is higher than any.
+fn forged_append(from: MemberId, leader: MemberId, to: MemberId) -> Vec<u8> {
+    let vote = Vote::new_committed(1000, leader);
+    let append = AppendEntriesRequest { vote, prev_log_id: None, entries: Vec::new(), leader_commit: None };
+    codec::encode(&Envelope::<Tokio> { from, to, request: Request::Append(append) }).unwrap()
+}
+
+/// A removed node still has its certificate, and may call under any incarnation: nothing that it sends may depose the leader or cut its log.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_node_appends_nothing_under_whatever_incarnation() {
+    let root = tempfile::tempdir().unwrap();
+    let (me, two, place) = (MemberId::from(1), MemberId::from(2), Place::default());
+    let raft = RaftNode::open(RaftSettings::new(me, root.path().join("raft")), Arc::new(Nobody)).await.unwrap();
+    raft.initialise([(me, place)].into()).await.unwrap();
+    let leads = async |wanted: fn(&Roster) -> bool| {
+        let (mut views, mut rosters) = (raft.views(), raft.rosters());
+        let both = async {
+            views.wait_for(|view| view.leader == Some(NodeId(1))).await.unwrap();
+            rosters.wait_for(wanted).await.unwrap().clone()
+        };
+        tokio::time::timeout(Duration::from_secs(10), both).await.expect("node 1 leads")
+    };
+    let roster = leads(|roster| roster.places.len() == 1).await;
+    // A change waits for the first membership to be committed.
+    raft.propose(Command::ProveLeadership).await.unwrap();
+    raft.take_in(&roster, two, place).await.unwrap();
+    let roster = leads(|roster| roster.places.len() == 2).await;
+    let term = raft.views().borrow().term;
+
+    let refusal = async |caller: MemberId, request: Vec<u8>| {
+        let answer = raft.receive(caller, request).await;
+        match codec::decode::<Response<Tokio>>(&answer).unwrap() {
+            Response::Refused(why) => why,
+            _ => panic!("it was carried out"),
+        }
+    };
+    // In the name of somebody else, as sender or as leader, not even a member sends anything.
+    let three = MemberId::from(3);
+    assert!(refusal(two, forged_append(three, three, me)).await.contains("its connection"));
+    assert!(refusal(two, forged_append(two, me, me)).await.contains("sends the vote of"));
+
+    raft.change_voters(&roster, None, &[two].into()).await.unwrap();
+    leads(|roster| roster.places.len() == 1).await;
+    for life in [two, MemberId { incarnation: Incarnation(77), ..two }] {
+        assert!(refusal(life, forged_append(life, life, me)).await.contains("was removed"), "{life}");
+    }
+    assert_eq!(raft.views().borrow().term, term);
+    raft.propose(Command::ProveLeadership).await.expect("node 1 still leads");
 }
 
 /// Whoever asks while the state is hashed for somebody else is told so, and costs nothing.

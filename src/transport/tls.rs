@@ -13,8 +13,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, InvalidMessage,
-    OtherError, RootCertStore, ServerConfig, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, HandshakeKind,
+    InvalidMessage, OtherError, RootCertStore, ServerConfig, SignatureScheme,
 };
 use thiserror::Error;
 use tokio::io::AsyncWriteExt;
@@ -24,6 +24,7 @@ use webpki::EndEntityCert;
 
 use crate::config::secrets::{Credentials, node_name, node_of_name};
 use crate::id::NodeId;
+use crate::time::unix_millis;
 use crate::transport::wire::FrameReader;
 
 /// The first byte of a TLS connection: a handshake record.
@@ -52,8 +53,8 @@ pub enum TlsFault {
     Stranger,
     /// A node of another cluster.
     #[error(
-        "it is a node of another cluster ({theirs}, this one is {ours}): correct the address in config/cluster.toml, or give it \
-         the secrets of this cluster"
+        "it is a node of another cluster ({theirs}, this one is {ours}): give it the secrets of this cluster, or correct the address: \
+         before the first start in config/cluster.toml, later with `client members replace N ADDRESS`"
     )]
     OtherCluster {
         /// The other cluster, as its certificate names it.
@@ -69,8 +70,8 @@ pub enum TlsFault {
     NotYetValid,
     /// Its certificate is of another node than was called.
     #[error(
-        "its certificate is that of node {0}: correct the address in config/cluster.toml, or give each node the bundle that was \
-         made for it"
+        "its certificate is that of node {0}: give each node the bundle that was made for it, or correct the address: before the \
+         first start in config/cluster.toml, later with `client members replace N ADDRESS`"
     )]
     OtherNode(NodeId),
     /// Its certificate names no node.
@@ -156,6 +157,8 @@ pub struct NodeTls {
     cluster: Arc<str>,
     connector: TlsConnector,
     acceptor: TlsAcceptor,
+    /// Looks at callers' certificates.
+    clients: Arc<dyn ClientCertVerifier>,
 }
 
 impl fmt::Debug for NodeTls {
@@ -209,12 +212,13 @@ impl NodeTls {
         let servers = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
         let cluster: Arc<str> = credentials.cluster.as_str().into();
         let clients = Named { cluster: cluster.clone(), inner: clients.build().map_err(invalid)? };
+        let clients: Arc<dyn ClientCertVerifier> = Arc::new(clients);
         let servers = Named { cluster: cluster.clone(), inner: servers.build().map_err(invalid)? };
         let chain = || vec![credentials.certificate.clone()];
 
         let server = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_client_cert_verifier(Arc::new(clients))
+            .with_client_cert_verifier(clients.clone())
             .with_single_cert(chain(), credentials.key.clone_key())?;
         let client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -222,7 +226,7 @@ impl NodeTls {
             .with_custom_certificate_verifier(Arc::new(servers))
             .with_client_auth_cert(chain(), credentials.key.clone_key())?;
         let (connector, acceptor) = (TlsConnector::from(Arc::new(client)), TlsAcceptor::from(Arc::new(server)));
-        Ok(NodeTls { cluster, connector, acceptor })
+        Ok(NodeTls { cluster, connector, acceptor, clients })
     }
 
     /// Makes sure that node `to` answers on a connection that this node opened.
@@ -253,6 +257,14 @@ impl NodeTls {
         match self.acceptor.accept(stream).into_fallible().await {
             Ok(stream) => {
                 let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                // A session goes on without the certificate being shown once more, also when it has expired meanwhile.
+                if let Some(certificate) = certificate
+                    && stream.get_ref().1.handshake_kind() == Some(HandshakeKind::Resumed)
+                {
+                    let now = UnixTime::since_unix_epoch(Duration::from_millis(unix_millis()));
+                    let verified = self.clients.verify_client_cert(certificate, &[], now);
+                    verified.map_err(|error| refused(TlsFault::from(&error).into()))?;
+                }
                 match certificate.and_then(|certificate| self.named(certificate)) {
                     Some(node) => Ok(Some(Accepted { stream: stream.into(), node })),
                     None => Err(refused(TlsFault::NoNode.into())),
@@ -377,7 +389,6 @@ pub(crate) mod for_tests {
 
     use super::*;
     use crate::config::secrets::{Authority, Validity};
-    use crate::time::unix_millis;
 
     pub(crate) fn now_s() -> u64 {
         unix_millis() / 1000

@@ -1,7 +1,9 @@
 //! A cluster of one, over Raft alone: it calls nobody, and nobody looks for it.
 
+#![allow(dead_code, reason = "the benchmark of restarts uses a part of it")]
+
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use image_cloud::id::MemberId;
@@ -10,6 +12,7 @@ use image_cloud::protocol::frame::Lane;
 use image_cloud::protocol::membership::Place;
 use image_cloud::raft::error::CampaignError;
 use image_cloud::raft::{RaftNode, RaftSettings, RaftTransport, TransportError};
+use image_cloud::time::now;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 
@@ -39,9 +42,9 @@ pub async fn lead(settings: RaftSettings) -> RaftNode {
     let member = settings.member;
     let raft = RaftNode::open(settings, Arc::new(Nobody)).await.unwrap();
     let mut views = raft.views();
-    let deadline = Instant::now() + DEADLINE;
+    let deadline = now() + DEADLINE;
     while views.borrow_and_update().leader.is_none() {
-        assert!(Instant::now() < deadline, "it leads nobody: {:?}", raft.views().borrow());
+        assert!(now() < deadline, "it leads nobody: {:?}", raft.views().borrow());
         let asked = if raft.views().borrow().voters.is_empty() {
             raft.initialise([(member, nowhere())].into()).await
         } else {

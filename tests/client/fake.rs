@@ -52,8 +52,8 @@ pub struct Script {
 pub struct Seen {
     pub posts: usize,
     pub announced: Vec<RequestId>,
-    /// Request id, who placed it, query, size.
-    pub uploads: Vec<(RequestId, String, String, usize)>,
+    /// Request id, query, size.
+    pub uploads: Vec<(RequestId, String, usize)>,
     pub failed_for: Vec<u64>,
 }
 
@@ -164,7 +164,7 @@ async fn upload(node: web::Data<Inside>, request: HttpRequest, body: web::Bytes)
         let mut script = node.script.lock().unwrap();
         let id = header(route::REQUEST_ID).parse().unwrap();
         let query = request.query_string().to_owned();
-        script.seen.uploads.push((id, header(route::PLACED_BY), query, body.len()));
+        script.seen.uploads.push((id, query, body.len()));
         script.uploads.pop_front().unwrap_or(Uploading::Ok)
     };
     let mut response = HttpResponse::Ok();

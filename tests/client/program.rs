@@ -11,6 +11,7 @@ use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::time::now;
 
 use crate::fake::{Announcing, FakeNode, Uploading, finished};
+use crate::wait::eventually;
 
 /// `client` with `arguments`, in `directory`, for these nodes.
 fn client(directory: &Path, nodes: &[&FakeNode], arguments: &[&str]) -> Command {
@@ -137,11 +138,7 @@ fn an_interrupt_keeps_what_was_done_and_exits_with_130() {
     let node = FakeNode::start(1);
     node.set(|script| script.uploads = [Uploading::Ok, Uploading::Ok, Uploading::Hang].into());
     let child = client(directory.path(), &[&node], &["1", "5"]).stdout(Stdio::piped()).spawn().unwrap();
-    let start = now();
-    while node.seen().uploads.len() < 3 {
-        assert!(now().since(start) < Duration::from_secs(10), "the third request never came");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    eventually("the third request comes", || (node.seen().uploads.len() == 3).then_some(()));
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let output = child.wait_with_output().unwrap();

@@ -1,11 +1,14 @@
 //! Nodes of one test process that talk over TCP: listener, connections and Raft, without actors and HTTP.
 
+#[path = "../common/wait.rs"]
+mod wait;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use image_cloud::config::secrets::{Authority, Credentials, Validity};
@@ -27,20 +30,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
-pub const DEADLINE: Duration = Duration::from_secs(20);
-
-/// Waits for a condition, or fails with what it waited for.
-#[track_caller]
-pub fn eventually<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + DEADLINE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
+pub use self::wait::{DEADLINE, eventually};
 
 struct Transport {
     links: Links,
@@ -119,8 +109,8 @@ impl Inbound for Node {
         self.raft.views().borrow().last_log
     }
 
-    async fn raft(&self, request: Vec<u8>) -> Vec<u8> {
-        self.raft.receive(request).await
+    async fn raft(&self, from: MemberId, request: Vec<u8>) -> Vec<u8> {
+        self.raft.receive(from, request).await
     }
 }
 

@@ -1,6 +1,8 @@
 //! A cluster of real `cloud-node` processes in a temporary directory, on free loopback ports. Dropping it kills what it started.
 
-#![allow(dead_code, reason = "each test file uses a part of this harness")]
+#![allow(dead_code, unused_imports, reason = "each test file uses a part of this harness")]
+
+pub mod wait;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,11 +19,9 @@ use image_cloud::protocol::job::route;
 use image_cloud::protocol::kv::{self, StateHash};
 use image_cloud::protocol::status::{Leadership, NodeState, NodeStatus};
 use image_cloud::protocol::sync::FailCommand;
-use image_cloud::time;
 use rustix::process::{Pid, Signal, kill_process};
 
-/// How long any condition may take on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(30);
+pub use self::wait::{DEADLINE, wait_for};
 
 /// A cluster of processes.
 pub struct TestCluster {
@@ -327,18 +327,6 @@ impl Drop for TestCluster {
 pub fn from_environment(name: &str, default: u64) -> u64 {
     let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number"));
     std::env::var(name).map_or(default, parse)
-}
-
-/// Asks every 10 ms until there is an answer.
-pub async fn wait_for<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
-    let end = time::now() + DEADLINE;
-    loop {
-        if let Some(value) = condition().await {
-            return value;
-        }
-        assert!(time::now() < end, "after {DEADLINE:?} still not: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
 }
 
 /// A small PNG whose pixels follow from `seed`.

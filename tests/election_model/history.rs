@@ -221,7 +221,7 @@ impl History {
                     self.see(Sight::LeastLoadedLed);
                 }
             }
-            Effect::Refused { .. } => self.refused[who] = true,
+            Effect::CampaignRefused { .. } => self.refused[who] = true,
             Effect::HandOver { to, .. } => {
                 self.demand(Promise::HandedOverOnlyToTheCaughtUp, raft.has_all_committed(index(to.node)));
             }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::exit::CommandError;
 use super::output::{Format, print_values};
+use super::target::TargetArguments;
 use super::{files, local};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -16,6 +17,8 @@ pub struct Arguments {
     pub output: Format,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    print_values(&local::capacity(&files::read(&arguments.input)?)?, arguments.output)
+pub fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
+    let limits = target.limits();
+    let file = files::read(&arguments.input, limits.file_bytes())?;
+    print_values(&local::capacity(&file, &limits)?, arguments.output)
 }

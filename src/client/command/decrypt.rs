@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::exit::CommandError;
 use super::output::size;
 use super::request::OutputArguments;
+use super::target::TargetArguments;
 use super::{files, local};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -25,10 +26,11 @@ pub struct Arguments {
     pub output: OutputArguments,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
+pub fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
     let key = local::cluster_key(&arguments.cluster_key)?;
-    let file = files::read(&arguments.input)?;
-    let opened = local::unseal(&file, &key)?;
+    let limits = target.limits();
+    let file = files::read(&arguments.input, limits.file_bytes())?;
+    let opened = local::unseal(&file, &key, &limits)?;
     let sink = arguments.output.sink(Path::new(&default_name(&opened.name)))?;
     sink.write(&opened.original)?;
     eprintln!("opened {}: {} ({})", arguments.input.display(), sink.name(), size(opened.original.len()));

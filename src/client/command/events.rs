@@ -8,8 +8,7 @@ use super::output::{Format, json_line, print_line};
 use super::target::TargetArguments;
 use crate::client::Cluster;
 use crate::id::NodeId;
-use crate::protocol::event::{Event, EventKind};
-use crate::protocol::fault;
+use crate::protocol::event::Event;
 
 /// Pause between two looks with `--follow`.
 const EVERY: Duration = Duration::from_millis(250);
@@ -105,32 +104,7 @@ fn line(event: &Event) -> String {
     let (hours, minutes) = (of_day / 3_600_000, of_day / 60_000 % 60);
     let (seconds, millis) = (of_day / 1000 % 60, of_day % 1000);
     let time = format!("{hours:02}:{minutes:02}:{seconds:02}.{millis:03}");
-    format!("{time}  node {:<3} term {:<4} {:<10}  {}", event.node, event.term, event.state, said(&event.what))
-}
-
-fn said(what: &EventKind) -> String {
-    match what {
-        EventKind::StateChanged { from, to, why } => format!("{from} → {to}: {why}"),
-        EventKind::Suspected { coordinator, why } => {
-            format!("suspects node {}, coordinator of term {}: {why}", coordinator.node, coordinator.term)
-        }
-        EventKind::Elected(result) => format!("won the election of term {}", result.coordinator.term),
-        EventKind::CoordinatorKnown { coordinator } => {
-            format!("node {} coordinates in term {}", coordinator.node, coordinator.term)
-        }
-        EventKind::Refused { campaign_term, why } => format!("not confirmed after term {campaign_term}: {why}"),
-        EventKind::Recovered { from: Some(from), entries, took_ms } => {
-            format!("recovered from node {from}: {entries} entries in {took_ms} ms")
-        }
-        EventKind::Recovered { from: None, entries, took_ms } => {
-            format!("went on alone: {entries} entries in {took_ms} ms")
-        }
-        EventKind::HandedOver { to, cause, took_micros, .. } => {
-            format!("handed over to node {to}: {cause}; took {:.1} ms", *took_micros as f64 / 1000.0)
-        }
-        EventKind::LinkFaults { faults } => fault::in_words(faults),
-        EventKind::Alarm { text } => format!("ALARM: {text}"),
-    }
+    format!("{time}  node {:<3} term {:<4} {:<10}  {}", event.node, event.term, event.state, event.what)
 }
 
 pub async fn explain(arguments: &ExplainArguments, target: &TargetArguments) -> Result<(), CommandError> {
@@ -155,6 +129,7 @@ pub async fn explain(arguments: &ExplainArguments, target: &TargetArguments) -> 
 mod tests {
     use super::*;
     use crate::id::Term;
+    use crate::protocol::event::EventKind;
     use crate::protocol::status::NodeState;
 
     #[test]

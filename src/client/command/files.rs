@@ -8,13 +8,11 @@ use bytes::Bytes;
 
 use super::exit::{CommandError, Exit};
 
-/// Largest file that is read, in bytes: the largest sealed file.
-const FILE_LIMIT: u64 = 160 * 1024 * 1024;
 /// Stands for stdin or stdout.
 const STREAM: &str = "-";
 
-/// Reads a file, or stdin for `-`.
-pub fn read(path: &Path) -> Result<Bytes, CommandError> {
+/// Reads a file of at most `limit` bytes, or stdin for `-`.
+pub fn read(path: &Path, limit: u64) -> Result<Bytes, CommandError> {
     let (reader, size): (Box<dyn Read>, u64) = if path == Path::new(STREAM) {
         (Box::new(io::stdin().lock()), 0)
     } else {
@@ -28,19 +26,20 @@ pub fn read(path: &Path) -> Result<Bytes, CommandError> {
                 format!("{} is a directory; name a picture file", path.display()),
             ));
         }
-        (Box::new(file), metadata.len().min(FILE_LIMIT))
+        (Box::new(file), metadata.len().min(limit))
     };
     let mut bytes = Vec::with_capacity(size as usize + 1);
     reader
-        .take(FILE_LIMIT + 1)
+        .take(limit + 1)
         .read_to_end(&mut bytes)
         .map_err(|error| CommandError::file(format!("cannot read {}", path.display()), &error, "try again"))?;
-    if bytes.len() as u64 > FILE_LIMIT {
-        let limit = FILE_LIMIT >> 20;
-        return Err(CommandError::new(
-            Exit::Failed,
-            format!("{} has more than {limit} MiB; use a smaller file", path.display()),
-        ));
+    if bytes.len() as u64 > limit {
+        let mebibytes = limit >> 20;
+        let text = format!(
+            "{} has more than {mebibytes} MiB; use a smaller file, or raise limits.sealed_mib in the configuration",
+            path.display()
+        );
+        return Err(CommandError::new(Exit::Failed, text));
     }
     Ok(bytes.into())
 }
@@ -157,8 +156,8 @@ mod tests {
     fn files_that_cannot_be_read_or_written_say_so_with_their_code() {
         let directory = tempfile::tempdir().unwrap();
         let missing = directory.path().join("no/such.png");
-        assert_eq!(read(&missing).unwrap_err().exit, Exit::NotFound);
-        assert_eq!(read(directory.path()).unwrap_err().exit, Exit::Usage);
+        assert_eq!(read(&missing, 1).unwrap_err().exit, Exit::NotFound);
+        assert_eq!(read(directory.path(), 1).unwrap_err().exit, Exit::Usage);
         let error = Sink::check(&missing, Existing::Refuse).unwrap().write(b"x").unwrap_err();
         assert_eq!(error.exit, Exit::NotFound);
         assert!(error.text.unwrap().contains("no/such.png"));

@@ -11,7 +11,7 @@ use super::output::{Format, json_line, new_table, print_bytes, print_line, print
 use super::target::TargetArguments;
 use crate::client::Consistency;
 use crate::id::RequestId;
-use crate::protocol::kv::{Batch, BatchOperation, Item, MOST_VALUE_BYTES, Written};
+use crate::protocol::kv::{Batch, BatchOperation, Item, MOST_VALUE_BYTES, Written, text_or_base64};
 use crate::protocol::ledger::KvResult;
 
 /// Keys asked for at a time.
@@ -234,7 +234,7 @@ pub async fn get(arguments: GetArguments, target: &TargetArguments) -> Result<()
             create_revision: value.create_revision,
             mod_revision: value.mod_revision,
             version: value.version,
-            expires: None,
+            expires: value.expires,
         };
         return print_line(&json_line(&Got { item: Item::from(found), commit: value.commit })?);
     }
@@ -328,7 +328,6 @@ fn say(written: &Written, write: &WriteArguments, what: &str) -> Result<(), Comm
 
 /// Standard input as text, or in base64 if it is none.
 fn from_stdin() -> Result<(Option<String>, Option<String>), CommandError> {
-    use base64::Engine;
     let mut bytes = Vec::new();
     let limit = MOST_VALUE_BYTES as u64 + 1;
     std::io::stdin()
@@ -339,10 +338,7 @@ fn from_stdin() -> Result<(Option<String>, Option<String>), CommandError> {
         let text = format!("the value has more than {MOST_VALUE_BYTES} bytes, which no node takes");
         return Err(CommandError::new(Exit::Failed, text));
     }
-    match String::from_utf8(bytes) {
-        Ok(text) => Ok((Some(text), None)),
-        Err(error) => Ok((None, Some(base64::engine::general_purpose::STANDARD.encode(error.as_bytes())))),
-    }
+    Ok(text_or_base64(&bytes))
 }
 
 /// At most 60 characters, on one line.

@@ -1,4 +1,4 @@
-//! The image work that needs no node, in one place, within the default limits.
+//! The image work that needs no node, in one place, within the limits of the configuration.
 
 use std::path::Path;
 
@@ -11,18 +11,18 @@ pub fn cluster_key(path: &Path) -> Result<ClusterKey, CommandError> {
     Ok(ClusterKey::new(secrets::read_cluster_key(path)?.0))
 }
 
-pub fn unseal(file: &[u8], key: &ClusterKey) -> Result<Opened, ImageError> {
-    image::unseal(file, key, &Limits::default())
+pub fn unseal(file: &[u8], key: &ClusterKey, limits: &Limits) -> Result<Opened, ImageError> {
+    image::unseal(file, key, limits)
 }
 
-pub fn inspect(file: &[u8]) -> Result<Inspection, ImageError> {
-    image::inspect(file, &Limits::default())
+pub fn inspect(file: &[u8], limits: &Limits) -> Result<Inspection, ImageError> {
+    image::inspect(file, limits)
 }
 
-pub fn read_label(file: &[u8]) -> Result<Label, ImageError> {
-    image::read_label(file, &Limits::default())
+pub fn read_label(file: &[u8], limits: &Limits) -> Result<Label, ImageError> {
+    image::read_label(file, limits)
 }
 
-pub fn capacity(file: &[u8]) -> Result<Capacity, ImageError> {
-    image::capacity(file, &Limits::default())
+pub fn capacity(file: &[u8], limits: &Limits) -> Result<Capacity, ImageError> {
+    image::capacity(file, limits)
 }

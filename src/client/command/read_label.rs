@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::exit::CommandError;
 use super::output::{json_line, print_line};
+use super::target::TargetArguments;
 use super::{files, local};
 
 #[derive(Clone, Debug, clap::Args)]
@@ -13,6 +14,8 @@ pub struct Arguments {
     pub input: PathBuf,
 }
 
-pub fn run(arguments: &Arguments) -> Result<(), CommandError> {
-    print_line(&json_line(&local::read_label(&files::read(&arguments.input)?)?)?)
+pub fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
+    let limits = target.limits();
+    let file = files::read(&arguments.input, limits.file_bytes())?;
+    print_line(&json_line(&local::read_label(&file, &limits)?)?)
 }

@@ -65,7 +65,7 @@ pub async fn perform(
     target: &TargetArguments,
     done: &str,
 ) -> Result<(), CommandError> {
-    let image = files::read(input)?;
+    let image = files::read(input, target.limits().file_bytes())?;
     let mut target = target.open(Some(deadline.deadline))?;
     target.cluster.anyone_answers().await?;
     let name = input.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

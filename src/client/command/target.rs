@@ -11,6 +11,7 @@ use crate::client::{ClientCredentials, ClientSettings, Cluster, NodeAddress};
 use crate::config::secrets::{ADMIN_TOKEN_FILE, AUTHORITY_FILE, AdminToken, read_certificates};
 use crate::config::{ClusterConfig, ConfiguredNode};
 use crate::id::RequestId;
+use crate::image::Limits;
 
 #[derive(Clone, Debug, clap::Args)]
 pub struct TargetArguments {
@@ -54,6 +55,7 @@ impl TargetArguments {
             .map_err(|error| CommandError::new(Exit::Failed, format!("the system gives no random numbers: {error}")))?;
         let mut settings = ClientSettings::new(self.addresses()?, generator.random());
         settings.credentials = self.credentials()?;
+        settings.answer_limit = self.limits().file_bytes();
         settings.request_deadline = request_deadline.unwrap_or(settings.request_deadline);
         Ok(Target { cluster: Cluster::new(settings)?, generator })
     }
@@ -66,6 +68,12 @@ impl TargetArguments {
         let config = ClusterConfig::load(self.config.as_deref())?;
         let address = |node: &ConfiguredNode| NodeAddress { node: Some(node.id), url: config.url(node) };
         Ok(config.nodes.iter().map(address).collect())
+    }
+
+    /// What a picture may ask for on this machine. As for the credentials, a configuration is not needed.
+    pub fn limits(&self) -> Limits {
+        let limits = ClusterConfig::load(self.config.as_deref()).unwrap_or_default().limits;
+        Limits::configured(limits.original_mib, limits.sealed_mib, limits.megapixels, limits.side)
     }
 
     /// Named files must be there; the configured ones are used if they are.
@@ -103,6 +111,22 @@ mod tests {
         let urls: Vec<_> = named.iter().map(|node| node.url.as_str()).collect();
         assert_eq!(urls, ["http://127.0.0.1:1", "http://127.0.0.1:2"]);
         assert_eq!(from(&["nonsense::"]).unwrap_err().exit, Exit::Usage);
+    }
+
+    /// What the nodes of a configuration may seal, its client may send, read and open.
+    #[test]
+    fn the_limits_are_those_of_the_configuration() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cluster.toml");
+        let limits = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let config = Some(path.clone());
+            TargetArguments { nodes: Vec::new(), config, ca: None, admin_token_file: None }.limits()
+        };
+        assert_eq!(limits(""), Limits::default());
+        let raised = limits("[limits]\nsealed_mib = 500\noriginal_mib = 200\nmegapixels = 300\nside = 40000\n");
+        assert_eq!((raised.sealed_bytes, raised.original_bytes), (500 << 20, 200 << 20));
+        assert_eq!((raised.pixels, raised.side, raised.file_bytes()), (300_000_000, 40_000, 500 << 20));
     }
 
     #[test]

@@ -202,7 +202,7 @@ impl Election {
         let Some(candidacy) = &mut self.candidacy else { return };
         if matches!(candidacy.stage, Stage::Asked { term: asked, .. } if asked == term) {
             candidacy.stage = Stage::RaftSaidNo { term, until };
-            effects.push(Effect::Refused { term, why });
+            effects.push(Effect::CampaignRefused { term, why });
         }
     }
 }

@@ -162,9 +162,18 @@ pub enum Effect {
     CoordinatorLost,
     /// At the winner only, once per election, when its last step is done: print, log and record it.
     Decided(ElectionResult),
-    /// Raft said no: log it.
-    Refused {
+    /// Raft did not confirm this node: log it.
+    CampaignRefused {
         /// The term from which this node campaigned.
+        term: Term,
+        /// Why, for people.
+        why: String,
+    },
+    /// The other node was not ready to take over, so this one leads on: log it.
+    HandOverRefused {
+        /// Who should have taken over.
+        to: NodeId,
+        /// The term in which this node leads.
         term: Term,
         /// Why, for people.
         why: String,

@@ -102,7 +102,7 @@ impl Election {
     pub(super) fn hand_over_refused(&mut self, now: Moment, term: Term, why: String, effects: &mut Vec<Effect>) {
         let is_asked = |hand_over: &&HandOver| hand_over.term == term && matches!(hand_over.stage, Stage::Asked { .. });
         let Some(to) = self.hand_over.as_ref().filter(is_asked).map(|hand_over| hand_over.to) else { return };
-        effects.push(Effect::Refused { term, why });
+        effects.push(Effect::HandOverRefused { to: to.node, term, why });
         self.balance.declined(now + self.settings.back_off, to.node);
         self.finish_hand_over(now, None, effects);
     }

@@ -4,12 +4,8 @@ use std::cmp::Ordering;
 
 use crate::id::{MemberId, NodeId};
 use crate::protocol::election::{Campaign, Finding, Standing};
+use crate::protocol::membership::majority;
 use crate::protocol::status::{Leadership, NodeState};
-
-/// Votes needed of `voters` nodes.
-pub fn majority(voters: usize) -> usize {
-    voters / 2 + 1
-}
 
 /// What the voters that answered a round found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

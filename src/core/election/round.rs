@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::id::{MemberId, NodeId};
 use crate::protocol::election::{Campaign, Cause, ElectionMessage, RoundId, Standing};
+use crate::protocol::membership::majority;
 use crate::protocol::status::{Leadership, NodeState};
 use crate::time::Moment;
 
@@ -199,7 +200,7 @@ impl Election {
             .collect();
         let enough = match self.settings.first_start {
             FirstStart::Everybody => missing.is_empty(),
-            FirstStart::Majority => standings.len() >= rank::majority(self.settings.nodes.len()),
+            FirstStart::Majority => standings.len() >= majority(self.settings.nodes.len()),
             FirstStart::Never => false,
         };
         if !standings.iter().all(is_empty) {

@@ -96,7 +96,7 @@ impl Table {
                 }
             }
         }
-        let changed = results.iter().any(|result| !matches!(result, KvResult::AsExpected | KvResult::Deleted(false)));
+        let changed = results.iter().any(|result| result.changes());
         Ok((results, changed))
     }
 

@@ -21,7 +21,7 @@ pub use self::kv::{PAGE_LIMIT, Page};
 
 use self::answers::{Answers, Known};
 use self::kv::Table;
-use crate::protocol::ledger::{Answer, Change, KeyValue, KvResult, Refused, RefusedWhy, Stamp, Write};
+use crate::protocol::ledger::{Answer, Change, KeyValue, Refused, RefusedWhy, Stamp, Write};
 
 /// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
 const BESIDE_A_KEY: u64 = 128;
@@ -49,8 +49,7 @@ impl Ledger {
     /// What the write that has just been applied has changed, each key once.
     pub fn changes(&self, write: &Write, answer: &Answer) -> Vec<Change> {
         let Ok(results) = &answer.outcome else { return Vec::new() };
-        let changed = |result: &KvResult| !matches!(result, KvResult::AsExpected | KvResult::Deleted(false));
-        let done = write.operations.iter().zip(results).filter(|(_, result)| changed(result));
+        let done = write.operations.iter().zip(results).filter(|(_, result)| result.changes());
         let keys: BTreeSet<&Bytes> = done.map(|(operation, _)| operation.key()).collect();
         let change = |key: &Bytes| Change { revision: self.revision, key: key.clone(), now: self.get(key) };
         keys.into_iter().map(change).collect()
@@ -107,6 +106,13 @@ impl Ledger {
     /// Bytes that the table takes, about: keys, values, and what is kept beside each.
     pub fn footprint_bytes(&self) -> u64 {
         self.table.footprint_bytes(BESIDE_A_KEY)
+    }
+
+    /// Whether this write may be done in a ledger that shall hold no more than `limit` bytes. What only deletes is welcome in a full
+    /// one, and what was done already.
+    pub fn has_room(&self, write: &Write, limit: u64) -> bool {
+        let fits = self.footprint_bytes() + write.size_bytes() as u64 <= limit;
+        fits || write.only_deletes() || self.has_answered(write)
     }
 
     /// Whether the answer to this write is known already: to apply it again changes nothing.

@@ -330,3 +330,20 @@ proptest! {
         }
     }
 }
+
+/// A full ledger takes no more, but for what only deletes, and what was done already: its answer is known.
+#[test]
+fn a_full_ledger_has_room_for_deletes_and_for_what_was_done() {
+    let mut log = Log::default();
+    let write = |id, operations| Write { caller: Caller::Anyone, id: RequestId([id; 16]), operations };
+    let done = write(7, vec![put("key", "value")]);
+    log.write_as(done.id, done.operations.clone());
+    let full = log.ledger.footprint_bytes();
+    let has_room = |write: &Write, limit| log.ledger.has_room(write, limit);
+    let five_bytes = write(8, vec![put("ab", "cde")]);
+    assert_eq!(five_bytes.size_bytes(), 5);
+    assert!(has_room(&five_bytes, full + 5) && !has_room(&five_bytes, full + 4));
+    assert!(has_room(&write(9, vec![delete("key"), delete("other")]), full));
+    assert!(!has_room(&write(9, vec![delete("key"), put("a", "b")]), full));
+    assert!(has_room(&done, full), "an attempt that is repeated gets its answer");
+}

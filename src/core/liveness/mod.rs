@@ -32,6 +32,8 @@ pub struct Settings {
     pub probes: u32,
     /// The pause between these probes (2 ms).
     pub probe_gap: Duration,
+    /// How long one attempt to connect may take (10 ms): less than `patience`, so that silence is found before that is over.
+    pub probe_limit: Duration,
     /// How long an asked finding may take (15 ms); after that, a node that was not seen to be gone counts as alive.
     pub patience: Duration,
 }
@@ -47,6 +49,7 @@ impl Settings {
             lease: Duration::from_millis(300),
             probes: 4,
             probe_gap: Duration::from_millis(2),
+            probe_limit: Duration::from_millis(10),
             patience: Duration::from_millis(15),
         }
     }
@@ -101,7 +104,7 @@ pub enum ProbeOutcome {
     Connected,
     /// Nothing listens there.
     Refused,
-    /// Neither came in time (10 ms).
+    /// Neither came in time.
     NoAnswer,
 }
 
@@ -114,6 +117,8 @@ pub enum Effect {
         node: NodeId,
         /// When.
         after: Duration,
+        /// How long the attempt may take.
+        limit: Duration,
     },
     /// That node is taken for lost.
     Suspected {
@@ -228,8 +233,12 @@ impl Liveness {
         let is_under_way = peer.probing.is_some();
         peer.close(tries);
         if !is_under_way {
-            effects.push(Effect::Probe { node, after: Duration::ZERO });
+            effects.push(self.probe(node, Duration::ZERO));
         }
+    }
+
+    fn probe(&self, node: NodeId, after: Duration) -> Effect {
+        Effect::Probe { node, after, limit: self.settings.probe_limit }
     }
 
     fn probed(&mut self, now: Moment, node: NodeId, outcome: ProbeOutcome, effects: &mut Vec<Effect>) {
@@ -250,7 +259,7 @@ impl Liveness {
             // A killed process closes its connections before its port.
             ProbeOutcome::Connected | ProbeOutcome::Refused if may_retry => {
                 peer.begin_probe();
-                effects.push(Effect::Probe { node, after: self.settings.probe_gap });
+                effects.push(self.probe(node, self.settings.probe_gap));
             }
             ProbeOutcome::Connected | ProbeOutcome::Refused | ProbeOutcome::NoAnswer => {
                 self.conclude_alive(now, node, effects);
@@ -266,7 +275,7 @@ impl Liveness {
             Some(_) if is_gone => effects.push(Effect::Found { round, node, finding: Finding::Gone }),
             Some(peer) => {
                 if peer.ask(now, round, tries) {
-                    effects.push(Effect::Probe { node, after: Duration::ZERO });
+                    effects.push(self.probe(node, Duration::ZERO));
                 }
             }
         }

@@ -29,7 +29,7 @@ fn ticks(liveness: &mut Liveness, from: u64, until: u64) -> Vec<(u64, Effect)> {
 }
 
 fn probe(after: u64) -> Effect {
-    Effect::Probe { node: ONE, after: Duration::from_millis(after) }
+    Effect::Probe { node: ONE, after: Duration::from_millis(after), limit: Duration::from_millis(10) }
 }
 
 fn probed(outcome: ProbeOutcome) -> Input {
@@ -54,7 +54,7 @@ fn silence_is_suspicious_on_the_second_tick() {
     assert_eq!(liveness.suspected().count(), 0);
 }
 
-/// failover.md 5.4: a pause of this process is not the death of the others.
+/// E3: a pause of this process is not the death of the others.
 #[test]
 fn an_own_pause_is_not_a_death() {
     let mut liveness = hearing_one();
@@ -80,7 +80,7 @@ fn an_own_pause_answers_no_question() {
     assert_eq!(liveness.step(ms(401), probed(ProbeOutcome::Connected)), [found(1, Finding::Alive)]);
 }
 
-/// failover.md 5.1: after the connection closed, the port may still accept: four probes, 2 ms apart.
+/// E3: after the connection closed, the port may still accept: four probes, 2 ms apart.
 #[test]
 fn a_closed_connection_is_probed_until_the_port_refuses() {
     let mut liveness = hearing_one();
@@ -202,4 +202,11 @@ fn strangers_are_ignored() {
         assert_eq!(liveness.step(ms(1), input), []);
     }
     assert_eq!(liveness.last_heard(NodeId(9)), None);
+}
+
+/// E3: what is asked is found out before the patience is over, so one attempt to connect takes less than that.
+#[test]
+fn a_probe_ends_before_the_patience() {
+    let settings = Settings::new(vec![ONE]);
+    assert!(settings.probe_limit < settings.patience, "{settings:?}");
 }

@@ -4,6 +4,8 @@ use crate::id::Term;
 const ME: NodeId = NodeId(2);
 const LEADER: NodeId = NodeId(1);
 const OTHER: NodeId = NodeId(3);
+/// Twice the time after which another is asked.
+const LIMIT: Duration = Duration::from_millis(400);
 
 fn at(milliseconds: u64) -> Moment {
     Moment::from_millis(milliseconds)
@@ -20,7 +22,7 @@ fn answer(node: NodeId, commit: u64) -> StateSyncResponse {
 fn recovering() -> Recovery {
     let mut recovery = Recovery::new(Settings::new(ME), at(0));
     let effects = recovery.step(at(0), Input::Coordinator(leadership(LEADER)));
-    assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 0 }]);
+    assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 0, limit: LIMIT }]);
     recovery
 }
 
@@ -51,7 +53,7 @@ fn while_the_answer_is_held_back_it_stays_recovering() {
     recovery.step(at(1), Input::Applied { applied: 1000, own_term: false });
     for milliseconds in (5..60_000).step_by(5) {
         for effect in recovery.step(at(milliseconds), Input::Tick) {
-            assert_eq!(effect, Effect::AskStateSync { peer: LEADER, applied: 1000 });
+            assert_eq!(effect, Effect::AskStateSync { peer: LEADER, applied: 1000, limit: LIMIT });
         }
         assert_eq!(recovery.state(), NodeState::Recovering);
     }
@@ -62,10 +64,10 @@ fn a_silent_coordinator_is_followed_by_an_active_peer_and_asked_again_later() {
     let mut recovery = recovering();
     recovery.step(at(1), Input::ActivePeers(BTreeSet::from([OTHER])));
     assert_eq!(recovery.step(at(199), Input::Tick), []);
-    assert_eq!(recovery.step(at(200), Input::Tick), [Effect::AskStateSync { peer: OTHER, applied: 0 }]);
+    assert_eq!(recovery.step(at(200), Input::Tick), [Effect::AskStateSync { peer: OTHER, applied: 0, limit: LIMIT }]);
     // The coordinator's answer comes too late; it is not the one that is waited for now.
     assert_eq!(recovery.step(at(201), Input::Synced(answer(LEADER, 0))), []);
-    assert_eq!(recovery.step(at(400), Input::Tick), [Effect::AskStateSync { peer: LEADER, applied: 0 }]);
+    assert_eq!(recovery.step(at(400), Input::Tick), [Effect::AskStateSync { peer: LEADER, applied: 0, limit: LIMIT }]);
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn an_answer_of_a_node_that_is_not_active_does_not_count() {
     let useless = StateSyncResponse { active: false, ..answer(LEADER, 0) };
     assert_eq!(recovery.step(at(2), Input::Synced(useless)), []);
     assert_eq!(recovery.step(at(21), Input::Tick), [], "it does not ask in a tight loop");
-    assert_eq!(recovery.step(at(22), Input::Tick), [Effect::AskStateSync { peer: OTHER, applied: 0 }]);
+    assert_eq!(recovery.step(at(22), Input::Tick), [Effect::AskStateSync { peer: OTHER, applied: 0, limit: LIMIT }]);
 }
 
 #[test]
@@ -101,7 +103,7 @@ fn with_no_coordinator_for_two_seconds_it_takes_jobs_and_syncs_later() {
     assert_eq!(recovery.state_for_elections(), NodeState::Recovering, "E5");
 
     let asked = recovery.step(at(5000), Input::Coordinator(leadership(LEADER)));
-    assert_eq!(asked, [Effect::AskStateSync { peer: LEADER, applied: 0 }]);
+    assert_eq!(asked, [Effect::AskStateSync { peer: LEADER, applied: 0, limit: LIMIT }]);
     let effects = recovery.step(at(5001), Input::Synced(answer(LEADER, 0)));
     assert_eq!(effects[1], Effect::Recovered { from: Some(LEADER), entries: 0, took: Duration::from_millis(5001) });
     assert_eq!(recovery.state_for_elections(), NodeState::Active);
@@ -120,7 +122,7 @@ fn a_failure_begins_a_new_recovery_that_counts_what_was_missed() {
         recovery.step(at(1100), Input::FailureOver),
         [
             changed(NodeState::Failed, NodeState::Recovering, "the failure is over"),
-            Effect::AskStateSync { peer: LEADER, applied: 3 },
+            Effect::AskStateSync { peer: LEADER, applied: 3, limit: LIMIT },
         ]
     );
     recovery.step(at(1110), Input::Synced(answer(LEADER, 9)));
@@ -146,7 +148,11 @@ fn whoever_still_believes_to_lead_after_a_failure_must_prove_it() {
     assert_eq!(effects[0], changed(NodeState::Recovering, NodeState::Active, "confirmed as coordinator"));
 
     let effects = replaced.step(at(1301), Input::Coordinator(leadership(LEADER)));
-    assert_eq!(effects, [Effect::AskStateSync { peer: LEADER, applied: 2 }], "it asks its successor at once");
+    assert_eq!(
+        effects,
+        [Effect::AskStateSync { peer: LEADER, applied: 2, limit: LIMIT }],
+        "it asks its successor at once"
+    );
 }
 
 /// A node that was told to stop takes no more jobs, whatever happens, and does not fail for show.

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::time::Duration;
 
 use actix::{AsyncContext, Context};
 use log::Level;
@@ -13,15 +12,11 @@ use crate::id::MemberId;
 use crate::protocol::election::Campaign;
 use crate::protocol::event::EventKind;
 use crate::protocol::membership::Place;
+use crate::protocol::status::Leadership;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
 use crate::transport::ProbeOutcome;
-
-/// How long a `StateSync` may take before its answer is of no use.
-const SYNC_LIMIT: Duration = Duration::from_millis(500);
-/// How long one connection attempt of a probe may take.
-const PROBE_LIMIT: Duration = Duration::from_millis(10);
 
 impl Node {
     pub(super) fn perform_election(&mut self, now: Moment, effect: election::Effect, context: &mut Context<Self>) {
@@ -90,9 +85,14 @@ impl Node {
                 record(&shared, Level::Info, "won the election", EventKind::Elected(result.clone()));
                 self.unrecorded = Some(result);
             }
-            Effect::Refused { term, why } => {
-                let line = format!("Raft did not do what the election asked in term {term}: {why}");
-                record(&shared, Level::Warn, &line, EventKind::Refused { campaign_term: term, why });
+            Effect::CampaignRefused { term, why } => {
+                let what = EventKind::CampaignRefused { campaign_term: term, why };
+                record(&shared, Level::Warn, &what.to_string(), what);
+            }
+            Effect::HandOverRefused { to, term, why } => {
+                let coordinator = Leadership { term, node: self.me() };
+                let what = EventKind::HandOverRefused { coordinator, to, why };
+                record(&shared, Level::Warn, &what.to_string(), what);
             }
             Effect::Alarm(text) => record(&shared, Level::Error, &text.clone(), EventKind::Alarm { text }),
             Effect::Waiting { missing } => {
@@ -116,11 +116,11 @@ impl Node {
     pub(super) fn perform_liveness(&mut self, now: Moment, effect: liveness::Effect, context: &mut Context<Self>) {
         use liveness::Effect;
         match effect {
-            Effect::Probe { node, after } => {
+            Effect::Probe { node, after, limit } => {
                 let (links, actor) = (self.parts.links.clone(), context.address());
                 tokio::spawn(async move {
                     tokio::time::sleep(after).await;
-                    let outcome = match links.probe(node, PROBE_LIMIT).await {
+                    let outcome = match links.probe(node, limit).await {
                         ProbeOutcome::Connected => liveness::ProbeOutcome::Connected,
                         ProbeOutcome::Refused => liveness::ProbeOutcome::Refused,
                         ProbeOutcome::Silent => liveness::ProbeOutcome::NoAnswer,
@@ -165,11 +165,11 @@ impl Node {
                 let line = format!("{from} → {to}: {why}");
                 record(&shared, Level::Info, &line, EventKind::StateChanged { from, to, why });
             }
-            Effect::AskStateSync { peer, applied } => {
+            Effect::AskStateSync { peer, applied, limit } => {
                 let (links, actor) = (self.parts.links.clone(), context.address());
                 let request = StateSync { node: self.me(), applied };
                 tokio::spawn(async move {
-                    match links.state_sync(peer, request, SYNC_LIMIT).await {
+                    match links.state_sync(peer, request, limit).await {
                         Ok(answer) => {
                             let _ = actor.send(SyncAnswered(answer)).await;
                         }

@@ -54,7 +54,7 @@ impl Inbound for Ear {
         LogPosition::default()
     }
 
-    async fn raft(&self, request: Vec<u8>) -> Vec<u8> {
+    async fn raft(&self, _: MemberId, request: Vec<u8>) -> Vec<u8> {
         request
     }
 }
@@ -665,4 +665,24 @@ async fn over_a_cut_link_connections_neither_begin_nor_end() {
     served.faults.replace(&[]).unwrap();
     drop(served.greeted(Purpose::Heartbeat).await);
     assert_eq!(served.hears().await, "closed 2");
+}
+
+/// A session that both sides remember does not outlive the certificate with which it began.
+#[tokio::test]
+async fn an_expired_certificate_ends_its_sessions() {
+    let served = serve_node_1(8).await;
+    let until_s = now_s() + 3;
+    let tls = tls_valid(&served.authority, 2, Validity { from_s: now_s() - 60, until_s });
+    let mut was_welcome = false;
+    let refused = tokio::time::timeout(DEADLINE, async {
+        loop {
+            match served.dial(&tls, 2, 1).await {
+                Ok(_) => was_welcome = true,
+                Err(error) => return error,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    let refused = refused.await.expect("it is refused when its time is over");
+    assert!(was_welcome && now_s() >= until_s, "{refused}");
 }

@@ -27,7 +27,7 @@ fn e3_agreed_death_takes_the_transfer_path() {
     assert_eq!(election.step(ms(14), received(2, agreed_death())), [ok()], "a duplicate is no second campaign");
 }
 
-/// E3: a nomination is not dropped because an own round is running (failover.md 5.2).
+/// E3: a nomination is not dropped because an own round is running.
 #[test]
 fn e3_a_nomination_is_taken_during_an_own_round() {
     let mut election = asked(GONE);
@@ -90,7 +90,7 @@ fn e2_raft_said_no() {
     election.step(ms(13), received(2, agreed_death()));
     assert_eq!(election.step(ms(14), refused(0)), [], "a late refusal of an older term changes nothing");
     assert_eq!(election.phase(), Phase::Campaigning);
-    assert_eq!(election.step(ms(15), refused(1)), [Effect::Refused { term: Term(1), why: "no".into() }]);
+    assert_eq!(election.step(ms(15), refused(1)), [Effect::CampaignRefused { term: Term(1), why: "no".into() }]);
     assert_eq!(election.phase(), Phase::RaftSaidNo);
     assert_eq!(election.step(ms(15), refused(1)), [], "once");
     assert_eq!(election.step(ms(54), Input::Tick), []);

@@ -165,7 +165,7 @@ fn e0_a_refused_initialisation_is_repeated() {
     let mut election = starting(settings(1));
     election.step(ms(1), answer(1, empty(3, 0), vec![]));
     election.step(ms(2), answer(1, empty(2, 0), vec![]));
-    assert_eq!(election.step(ms(3), refused(0)), [Effect::Refused { term: Term(0), why: "no".into() }]);
+    assert_eq!(election.step(ms(3), refused(0)), [Effect::CampaignRefused { term: Term(0), why: "no".into() }]);
     assert_eq!(election.step(ms(43), Input::Tick), [initialise(members())]);
 }
 

@@ -154,7 +154,7 @@ fn e1_a_refused_hand_over_changes_nothing() {
     election.step(ms(18), Input::Raft(leading(log(2, 11))));
     let refused = || Input::HandOverRefused { term: Term(2), why: "not ready".into() };
     let effects = election.step(ms(19), refused());
-    assert_eq!(effects[0], Effect::Refused { term: Term(2), why: "not ready".into() });
+    assert_eq!(effects[0], Effect::HandOverRefused { to: node(3), term: Term(2), why: "not ready".into() });
     assert_eq!(decided(&effects), Some(None));
     assert_eq!(election.step(ms(20), refused()), [], "said once");
     assert_eq!(election.step(ms(1000), Input::Tick), [], "and no round");

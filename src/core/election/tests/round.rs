@@ -216,7 +216,7 @@ fn e3_a_silent_nominee_is_passed_over_for_the_next_in_rank() {
     election.step(ms(13), received(3, response(round(2, 1), standing(3, 20, GONE), None)));
     assert_eq!(election.step(ms(162), Input::Tick), []);
     assert_eq!(election.step(ms(163), Input::Tick), [campaign(Campaign::AgreedDeath, 1)]);
-    assert_eq!(election.step(ms(264), refused(1)), [Effect::Refused { term: Term(1), why: "no".into() }]);
+    assert_eq!(election.step(ms(264), refused(1)), [Effect::CampaignRefused { term: Term(1), why: "no".into() }]);
     assert_eq!(election.step(ms(304), Input::Tick), [campaign(Campaign::AgreedDeath, 1)], "once more");
     let alarm = Effect::Alarm(
         "no node could be elected: 2 of 3 voters answered [NodeId(3), NodeId(2)], and none of them could win".into(),

@@ -1,0 +1,81 @@
+//! Answers with values on their way out.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use bytes::Bytes;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::http::body::Arrivals;
+use crate::http::refusal::Refusal;
+
+/// Up to this size an answer is nothing to count: the connection has a buffer as large.
+const SMALL_BYTES: usize = 16 << 10;
+
+/// The server copies whatever it is given into a buffer of the connection, which a reader that has stopped reading keeps.
+const SLICE_BYTES: usize = 64 << 10;
+
+/// The rest of an answer, given away in slices. The memory of a large one counts until its last slice is taken or the reader has gone.
+#[derive(Debug)]
+pub struct Outgoing {
+    rest: Bytes,
+    _permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Outgoing {
+    /// An answer of these bytes.
+    ///
+    /// # Errors
+    /// Overloaded, if there is no memory left for large ones.
+    pub fn new(rest: Bytes, arrivals: &Arrivals) -> Result<Outgoing, Refusal> {
+        let permit = (rest.len() > SMALL_BYTES).then(|| arrivals.leaving(rest.len())).transpose()?;
+        Ok(Outgoing { rest, _permit: permit })
+    }
+}
+
+impl MessageBody for Outgoing {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.rest.len() as u64)
+    }
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let length = self.rest.len().min(SLICE_BYTES);
+        Poll::Ready((length > 0).then(|| Ok(self.rest.split_to(length))))
+    }
+
+    /// What is small goes out in one piece with the head, as any answer.
+    fn try_into_bytes(self) -> Result<Bytes, Self> {
+        if self._permit.is_none() { Ok(self.rest) } else { Err(self) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::problem::ProblemCode;
+
+    /// Slow readers hold a bounded memory: who comes when it is taken is told so, and gets its answer when one of them has gone.
+    #[test]
+    fn large_answers_that_are_not_taken_are_bounded_and_small_ones_are_free() {
+        let arrivals = Arrivals::default();
+        let large = Bytes::from(vec![7; 1 << 20]);
+        let mut held: Vec<Outgoing> = Vec::new();
+        let refused = loop {
+            assert!(held.len() <= 64, "there is a bound");
+            match Outgoing::new(large.clone(), &arrivals) {
+                Ok(outgoing) => held.push(outgoing),
+                Err(refused) => break refused,
+            }
+        };
+        assert_eq!((held.len(), refused.0.code), (64, ProblemCode::Overloaded));
+        assert!(refused.0.retry_after_ms.is_some());
+        let small = Outgoing::new(large.slice(..SMALL_BYTES), &arrivals).unwrap();
+        assert_eq!(small.try_into_bytes().unwrap().len(), SMALL_BYTES);
+        held.pop();
+        assert!(Outgoing::new(large, &arrivals).is_ok());
+    }
+}
