@@ -11,10 +11,11 @@ use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableRea
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, TransferLeaderRequest};
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
-use openraft::{AsyncRuntime, Config, Raft, ServerState, SnapshotPolicy};
+use openraft::type_config::alias::InstantOf;
+use openraft::{AsyncRuntime, Config, Instant, Raft, ServerState, SnapshotPolicy};
 
 use crate::core::membership::admission::{Kind, Standing, admit};
-use crate::id::{LogPosition, MemberId, NodeId, Term};
+use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec;
 use crate::protocol::election::Campaign;
 use crate::protocol::frame::Lane;
@@ -41,6 +42,9 @@ const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 /// How long a majority may take to confirm a read.
 const READ_WAIT: Duration = Duration::from_secs(1);
 
+/// A leader that was heard, or acknowledged by a majority, so recently is there: the longest election timeout three times over.
+const LEADER_KNOWN: Duration = Duration::from_secs(1);
+
 /// The largest snapshot that is taken from a peer, in bytes.
 const SNAPSHOT_LIMIT_BYTES: u64 = codec::SNAPSHOT_LIMIT_BYTES as u64;
 
@@ -54,6 +58,8 @@ pub struct Group<R: AsyncRuntime> {
     incoming: Arc<Mutex<Option<Incoming>>>,
     /// When an append of a leader was last accepted, in microseconds + 1; 0 for never.
     last_append: Arc<AtomicU64>,
+    /// Whose append or snapshot was last accepted, and when, on Raft's own clock.
+    heard: Arc<Mutex<Option<(InstantOf<Types<R>>, MemberId)>>>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -66,6 +72,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             ballot: self.ballot.clone(),
             incoming: self.incoming.clone(),
             last_append: self.last_append.clone(),
+            heard: self.heard.clone(),
         }
     }
 }
@@ -95,7 +102,16 @@ impl<R: AsyncRuntime> Group<R> {
         let raft = Raft::new(me, config, network, log_store, machine.clone())
             .await
             .map_err(|error| RaftError::Stopped { node: me, error: error.to_string() })?;
-        Ok(Group { raft, me, machine, transport, ballot, incoming: Arc::default(), last_append: Arc::default() })
+        Ok(Group {
+            raft,
+            me,
+            machine,
+            transport,
+            ballot,
+            incoming: Arc::default(),
+            last_append: Arc::default(),
+            heard: Arc::default(),
+        })
     }
 
     /// The library's handle, for views and tests.
@@ -283,45 +299,62 @@ impl<R: AsyncRuntime> Group<R> {
                 log::debug!("node {}: node {from} means {to}, another life of this disk", self.me);
                 Response::Refused(format!("node {} lives here now, not {to}", self.me))
             }
-            Ok(envelope) => {
-                match admit(caller, envelope.from, kind_of(&envelope.request), self.standing(caller.node)) {
-                    Ok(()) => {
-                        let answer = self.answer(envelope).await;
-                        answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
-                    }
-                    Err(why) => {
-                        log::warn!("node {}: refused a request of Raft: {why}", self.me);
-                        Response::Refused(why.to_string())
-                    }
+            Ok(envelope) => match admit(caller, envelope.from, kind_of(&envelope.request), self.standing(caller)) {
+                Ok(()) => {
+                    let answer = self.answer(envelope).await;
+                    answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
                 }
-            }
+                Err(why) => {
+                    log::warn!("node {}: refused a request of Raft: {why}", self.me);
+                    Response::Refused(why.to_string())
+                }
+            },
             Err(error) => Response::Refused(error.to_string()),
         };
         codec::encode(&response).unwrap_or_default()
     }
 
-    /// What is known of a node. Asked for every request: the usual answer looks at a few names and copies nothing.
-    fn standing(&self, node: NodeId) -> Standing {
+    /// What is known of a caller. Asked for every request: the usual answer looks at a few names and copies nothing.
+    fn standing(&self, caller: MemberId) -> Standing {
         let is_member = {
             let server = self.raft.server_metrics();
             let server = server.borrow_watched();
             let mut known =
                 server.membership_config.nodes().chain(server.committed_membership_config.nodes()).peekable();
-            known.peek().is_none() || known.any(|(member, _)| member.node == node)
+            known.peek().is_none() || known.any(|(member, _)| member.node == caller.node)
         };
         if is_member {
             return Standing::Member;
         }
-        let was_removed = self.machine.applied().state.removed().any(|member| member.node == node);
-        if was_removed { Standing::Removed } else { Standing::Unknown }
+        let (mut this_life, mut any_life) = (false, false);
+        for removed in self.machine.applied().state.removed() {
+            this_life |= removed == caller;
+            any_life |= removed.node == caller.node;
+        }
+        let is_removed = this_life || (any_life && self.knows_a_leader_other_than(caller));
+        if is_removed { Standing::Removed } else { Standing::Unknown }
+    }
+
+    /// Whether this node leads with a majority behind it, or follows somebody else. Whoever was taken in again while this node was away
+    /// may be the only one who can tell it so.
+    fn knows_a_leader_other_than(&self, caller: MemberId) -> bool {
+        let is_leader = self.raft.server_metrics().borrow_watched().state == ServerState::Leader;
+        if is_leader {
+            let is_alone = self.raft.server_metrics().borrow_watched().membership_config.voter_ids().count() == 1;
+            let acknowledged = self.raft.data_metrics().borrow_watched().last_quorum_acked;
+            return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_KNOWN);
+        }
+        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        heard.is_some_and(|(at, leader)| leader != caller && at.elapsed() < LEADER_KNOWN)
     }
 
     async fn answer(&self, envelope: Envelope<R>) -> Result<Response<R>, Fatal<Types<R>>> {
+        let from = envelope.from;
         Ok(match envelope.request {
             Request::Append(request) => {
                 let response = self.raft.append_entries(request).await.map_err(fatal)?;
                 if !matches!(response, AppendEntriesResponse::HigherVote(_)) {
-                    self.note_append();
+                    self.note_append(from);
                 }
                 Response::Append(response)
             }
@@ -334,7 +367,7 @@ impl<R: AsyncRuntime> Group<R> {
             Request::Chunk(chunk) => match self.assemble(chunk) {
                 Ok(Some((vote, snapshot))) => {
                     let response = self.raft.install_full_snapshot(vote, snapshot).await?;
-                    self.note_append();
+                    self.note_append(from);
                     Response::Installed(response)
                 }
                 Ok(None) => Response::Chunk,
@@ -365,7 +398,8 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(if has_it { TransferLeaderRequest::new(vote, self.me, None) } else { request })
     }
 
-    fn note_append(&self) {
+    fn note_append(&self, leader: MemberId) {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((Types::<R>::now(), leader));
         self.last_append.store(time::now().0 + 1, Ordering::Relaxed);
     }
 

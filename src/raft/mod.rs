@@ -468,7 +468,8 @@ async fn watch_metrics(
             changed = server.changed() => changed.is_ok(),
             is_alive = progress => is_alive,
         };
-        if !is_alive {
+        // What stopped it stands in its last metrics, which may have come meanwhile.
+        if !is_alive && metrics.borrow_watched().running_state.is_ok() {
             // Whoever is shut down says so with its last metrics; this one panicked.
             log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
             failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));

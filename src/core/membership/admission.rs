@@ -63,15 +63,14 @@ const fn is_for_newcomers(purpose: Purpose) -> bool {
     matches!(purpose, Purpose::Raft(_) | Purpose::Admission)
 }
 
-/// What this node's membership says of another node, whichever of its lives is meant: one that lags behind may not have heard of the
-/// present one.
+/// What this node knows of a caller. One that lags behind may not have heard of a node's present life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
     /// A life of it is a member, or there is no membership yet.
     Member,
-    /// It was removed, and nothing here says that it was taken in again.
+    /// It was removed: this very life; or an earlier one, while there is a leader who would have told if it were back.
     Removed,
-    /// Nothing is known of it.
+    /// Nothing is known of it, or only of an earlier life, and no leader is heard.
     Unknown,
 }
 
