@@ -101,13 +101,15 @@ impl Kind {
 struct Connection {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// The last answer said so: whoever refuses an image does not read the rest of it.
+    is_closed: bool,
 }
 
 impl Connection {
     async fn open(address: &str) -> Connection {
         let stream = TcpStream::connect(address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Connection { stream, buffer: Vec::new() }
+        Connection { stream, buffer: Vec::new(), is_closed: false }
     }
 
     async fn call(&mut self, request: &[u8]) -> io::Result<u16> {
@@ -120,6 +122,7 @@ impl Connection {
             let Some(head) = self.buffer.windows(4).position(|window| window == b"\r\n\r\n") else { continue };
             let text = std::str::from_utf8(&self.buffer[..head]).map_err(io::Error::other)?;
             let status = text.get(9..12).and_then(|code| code.parse().ok()).ok_or(io::ErrorKind::InvalidData)?;
+            self.is_closed = text.lines().any(|line| line.eq_ignore_ascii_case("connection: close"));
             let length =
                 text.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             let mut rest = (head + 4 + length.unwrap_or(0usize)).saturating_sub(self.buffer.len());
@@ -244,7 +247,7 @@ async fn open_model(kind: &Kind, address: &str, rate: f64, time: Duration, first
             return;
         };
         let request = kind.request(address, first + number);
-        let (free, seen) = (free.clone(), seen.clone());
+        let (free, seen, address) = (free.clone(), seen.clone(), address.to_owned());
         {
             let mut seen = seen.borrow_mut();
             seen.in_flight += 1;
@@ -253,6 +256,9 @@ async fn open_model(kind: &Kind, address: &str, rate: f64, time: Duration, first
         tokio::task::spawn_local(async move {
             let answer = connection.call(&request).await;
             let took = now().since(due).as_secs_f64() * 1000.0;
+            if connection.is_closed || answer.is_err() {
+                connection = Connection::open(&address).await;
+            }
             let mut seen = seen.borrow_mut();
             seen.in_flight -= 1;
             match answer {
