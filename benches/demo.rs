@@ -1,4 +1,4 @@
-//! The demo beside its floor: `cargo bench --bench demo [-- --rounds 3 --clients 50 --requests 60]`.
+//! The demo beside its floor: `cargo bench --bench demo [-- --rounds 3 --clients 50 --requests 200]`.
 //!
 //! The floor is the time of what nobody can leave out, in the same run and on all cores: (a) the same pictures sealed in a bare
 //! loop, and (b) the same bytes moved through a bare actix-web handler and reqwest, as many at a time as there are clients.
@@ -30,7 +30,7 @@ const SEED: u64 = 42;
 const TARGET: f64 = 0.7;
 
 fn main() {
-    let (rounds, clients, requests) = (argument("--rounds", 3), argument("--clients", 50), argument("--requests", 60));
+    let (rounds, clients, requests) = (argument("--rounds", 3), argument("--clients", 50), argument("--requests", 200));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let pictures = pictures::make(SEED).unwrap();
     let plan = Plan {
