@@ -58,8 +58,8 @@ pub struct Group<R: AsyncRuntime> {
     incoming: Arc<Mutex<Option<Incoming>>>,
     /// When an append of a leader was last accepted, in microseconds + 1; 0 for never.
     last_append: Arc<AtomicU64>,
-    /// Whose append or snapshot was last accepted, and when, on Raft's own clock.
-    heard: Arc<Mutex<Option<(InstantOf<Types<R>>, MemberId)>>>,
+    /// The leader that was last accepted.
+    heard: Arc<Mutex<Option<Heard<R>>>>,
 }
 
 impl<R: AsyncRuntime> Clone for Group<R> {
@@ -75,6 +75,12 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             heard: self.heard.clone(),
         }
     }
+}
+
+/// Whose append or snapshot was accepted, and when, on Raft's own clock.
+struct Heard<R: AsyncRuntime> {
+    leader: MemberId,
+    at: InstantOf<Types<R>>,
 }
 
 /// A snapshot that is being received.
@@ -345,7 +351,7 @@ impl<R: AsyncRuntime> Group<R> {
             return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_KNOWN);
         }
         let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.is_some_and(|(at, leader)| leader != caller && at.elapsed() < LEADER_KNOWN)
+        heard.as_ref().is_some_and(|heard| heard.leader != caller && heard.at.elapsed() < LEADER_KNOWN)
     }
 
     async fn answer(&self, envelope: Envelope<R>) -> Result<Response<R>, Fatal<Types<R>>> {
@@ -399,7 +405,7 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     fn note_append(&self, leader: MemberId) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some((Types::<R>::now(), leader));
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heard { leader, at: Types::<R>::now() });
         self.last_append.store(time::now().0 + 1, Ordering::Relaxed);
     }
 
