@@ -40,9 +40,18 @@ pub fn nowhere() -> Place {
 /// Starts the node and lets it lead.
 pub async fn lead(settings: RaftSettings) -> RaftNode {
     let member = settings.member;
-    let raft = RaftNode::open(settings, Arc::new(Nobody)).await.unwrap();
-    let mut views = raft.views();
     let deadline = now() + DEADLINE;
+    let raft = loop {
+        match RaftNode::open(settings.clone(), Arc::new(Nobody)).await {
+            Ok(raft) => break raft,
+            // A process that another test has just begun holds all locks of this one until it runs its own program.
+            Err(error) if error.to_string().contains("already locked") && now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Err(error) => panic!("it does not open: {error}"),
+        }
+    };
+    let mut views = raft.views();
     while views.borrow_and_update().leader.is_none() {
         assert!(now() < deadline, "it leads nobody: {:?}", raft.views().borrow());
         let asked = if raft.views().borrow().voters.is_empty() {
