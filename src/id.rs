@@ -169,6 +169,80 @@ impl FromStr for RequestId {
     }
 }
 
+/// Makes a name of so many bytes, written as hexadecimal digits: that text in JSON, its bytes in the binary form.
+macro_rules! hexadecimal_id {
+    ($(#[$doc:meta])* $name:ident, $length:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
+        #[schema(value_type = String)]
+        pub struct $name(pub [u8; $length]);
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                std::fmt::Display::fmt(self, formatter)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = String;
+
+            fn from_str(text: &str) -> Result<Self, String> {
+                let wrong = || format!("\"{}\" is not {}: {} hexadecimal digits are expected", text.escape_debug(), $what, 2 * $length);
+                if text.len() != 2 * $length || !text.is_ascii() {
+                    return Err(wrong());
+                }
+                let mut bytes = [0; $length];
+                for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+                    let digits = digits.iter().map(|digit| char::from(*digit).to_digit(16));
+                    *byte = digits.fold(Some(0), |all: Option<u32>, digit| Some(all? * 16 + digit?)).ok_or_else(wrong)? as u8;
+                }
+                Ok($name(bytes))
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                use serde::de::Error as _;
+                if deserializer.is_human_readable() {
+                    String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+                } else {
+                    <[u8; $length]>::deserialize(deserializer).map($name)
+                }
+            }
+        }
+    };
+}
+pub(crate) use hexadecimal_id;
+
+hexadecimal_id!(
+    /// The name of a cluster's ledger: BLAKE3-256 of its initial membership, random incarnations included.
+    ClusterId, 32, "a cluster id"
+);
+hexadecimal_id!(
+    /// A user: the hash of the first public keys that were registered.
+    UserId, 32, "a user id"
+);
+hexadecimal_id!(
+    /// The keys that a user signs and is answered with at present: their hash.
+    UserKeyId, 8, "the id of a user's keys"
+);
+hexadecimal_id!(
+    /// A sealed image: BLAKE3-256 of its whole header.
+    ImageId, 32, "an image id"
+);
+
 #[cfg(test)]
 mod tests {
     use super::*;

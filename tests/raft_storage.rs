@@ -16,7 +16,7 @@ use futures::future::join_all;
 use image_cloud::id::{MemberId, NodeId, RequestId, Term};
 use image_cloud::node::data_dir::DataDir;
 use image_cloud::protocol::election::{Cause, ElectionResult};
-use image_cloud::protocol::ledger::{Caller, KvOperation, Write};
+use image_cloud::protocol::ledger::{KvOperation, Write};
 use image_cloud::protocol::status::Leadership;
 use image_cloud::raft::state::ELECTIONS_LIMIT;
 use image_cloud::raft::{Command, RaftError, RaftNode, RaftSettings};
@@ -169,7 +169,7 @@ async fn put(raft: &RaftNode, directory: &Path, count: usize, size: usize, at_on
             let (key, value) = (Bytes::from((number % 8).to_string()), Bytes::from(vec![number as u8; size]));
             let id = RequestId(((size as u128) << 64 | number as u128).to_be_bytes());
             let operations = vec![KvOperation::Put { key, value, expires_in_ms: None }];
-            raft.write(Write { caller: Caller::Anyone, id, operations }).await.unwrap();
+            raft.write(Write::kv(id, operations)).await.unwrap();
         };
         join_all((first..first + at_once).map(put)).await;
         most = most.max(size_of(directory));
@@ -224,7 +224,7 @@ fn keys_that_are_due_leave_at_once_however_many() {
                 KvOperation::Put { key, value: Bytes::from("x"), expires_in_ms: Some(300) }
             };
             let (id, operations) = (RequestId((batch as u128).to_be_bytes()), (0..KEYS).map(put).collect());
-            raft.write(Write { caller: Caller::Anyone, id, operations }).await.unwrap();
+            raft.write(Write::kv(id, operations)).await.unwrap();
         }
         let written = Instant::now();
         let (before, _) = raft.read(|_| ());

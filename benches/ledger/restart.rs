@@ -11,7 +11,8 @@ use futures::future::join_all;
 use image_cloud::id::{NodeId, RequestId};
 use image_cloud::node::data_dir::DataDir;
 use image_cloud::protocol::kv::route;
-use image_cloud::protocol::ledger::{Caller, KvOperation, Stamp, Write};
+use image_cloud::protocol::ledger::{KvOperation, Stamp, Write};
+use image_cloud::protocol::user::Date;
 use image_cloud::raft::{Command, RaftNode, RaftSettings};
 use image_cloud::time;
 
@@ -94,8 +95,10 @@ async fn write(raft: &RaftNode, round: u8, key: u64) {
     let operations =
         vec![KvOperation::Put { key: Bytes::from(key.to_string()), value: value(round), expires_in_ms: None }];
     let id = RequestId((u128::from(round) << 64 | u128::from(key)).to_be_bytes());
-    let writes = vec![Write { caller: Caller::Anyone, id, operations }];
-    raft.propose(Command::Ledger { stamp: Stamp(time::unix_millis()), writes }).await.unwrap();
+    let writes = vec![Write::kv(id, operations)];
+    raft.propose(Command::Ledger { stamp: Stamp(time::unix_millis()), date: Date(time::unix_millis()), writes })
+        .await
+        .unwrap();
 }
 
 fn copy(from: &Path, to: &Path) {

@@ -16,7 +16,7 @@ use super::refusal::Refusal;
 use super::service::{Found, Limits, NotHere, Question, Service};
 use crate::id::RequestId;
 use crate::protocol::kv::{Batch, Item, Listed, OPERATIONS_LIMIT, StateHash, Written, route};
-use crate::protocol::ledger::{Answer, Caller, Expectation, KeyValue, KvOperation, RefusedWhy, Write};
+use crate::protocol::ledger::{Answer, Expectation, KeyValue, KvOperation, RefusedWhy, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
 
 /// Keys in one list, if the query names no other number.
@@ -262,13 +262,13 @@ async fn write(
 ) -> Result<HttpResponse, Refusal> {
     check(&operations, &service.limits())?;
     let id = request_id(service, request)?;
-    let answer = match service.write(Write { caller: Caller::Anyone, id, operations }).await {
+    let answer = match service.write(Write::kv(id, operations)).await {
         Ok(answer) => answer,
         Err(not_here) => return elsewhere(not_here, request),
     };
-    let Answer { commit, revision, outcome } = answer;
-    match outcome {
-        Ok(results) => Ok(HttpResponse::Ok().json(Written { commit, revision, results })),
+    let Answer { commit, revision, .. } = answer;
+    match answer.kv() {
+        Ok(results) => Ok(HttpResponse::Ok().json(Written { commit, revision, results: results.to_vec() })),
         Err(refused) => {
             let mut problem = match refused.why {
                 RefusedWhy::IdReused => Problem::reused_id(id),

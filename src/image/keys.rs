@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use serde::{Serialize, Serializer};
+use crate::id::hexadecimal_id;
+pub use crate::id::{ClusterId, UserId};
 
 /// The secret under which a cluster wraps data keys. Its debug form shows the key id only.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,45 +33,11 @@ impl fmt::Debug for ClusterKey {
     }
 }
 
-macro_rules! hexadecimal_id {
-    ($(#[$doc:meta])* $name:ident, $length:literal) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(pub [u8; $length]);
-
-        impl fmt::Display for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, formatter)
-            }
-        }
-
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-    };
-}
-
 hexadecimal_id!(
     /// The name of a [`ClusterKey`].
-    KeyId, 8
-);
-hexadecimal_id!(
-    /// The name of a cluster's ledger: BLAKE3-256 of its initial membership, random incarnations included.
-    ClusterId, 32
+    KeyId, 8, "a key id"
 );
 hexadecimal_id!(
     /// The 32 random bytes of one wrap; public.
-    ImageNonce, 32
-);
-hexadecimal_id!(
-    /// A user: the hash of the first public key that was registered.
-    UserId, 32
+    ImageNonce, 32, "an image nonce"
 );

@@ -17,7 +17,6 @@ use crate::core::liveness::{self, Liveness};
 use crate::core::membership::Roster;
 use crate::core::{failure, placement, recovery};
 use crate::id::{MemberId, NodeId};
-use crate::image::ClusterId;
 use crate::protocol::election::{ElectionMessage, ElectionResult, Heartbeat};
 use crate::protocol::event::EventKind;
 use crate::protocol::job::{Announcement, EncryptionResponse};
@@ -320,7 +319,7 @@ impl Handler<RaftChanged> for Node {
 
     fn handle(&mut self, RaftChanged(view): RaftChanged, context: &mut Self::Context) {
         let now = time::now();
-        if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id().map(ClusterId)) {
+        if let (None, Some(id)) = (self.parts.tools.cluster_id.get(), self.parts.raft.cluster_id()) {
             log::info!("node {}: the cluster id is {id}", self.me());
             // Set once; a second value cannot come, since the ledger names itself once.
             let _ = self.parts.tools.cluster_id.set(id);

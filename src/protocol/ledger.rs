@@ -6,7 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::id::RequestId;
+use crate::id::{RequestId, UserId};
+use crate::protocol::rights::{ImageCommand, ImageDone, MOST_RIGHTS, MOST_VIEWS};
+use crate::protocol::user::{SIGNED_WITHIN_MS, Signed, UserCommand};
 
 /// Milliseconds since 1970, stamped by the leader and never going back along the log. Nothing in the ledger reads a clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -19,6 +21,10 @@ pub enum Caller {
     /// Whoever may reach the port.
     #[default]
     Anyone,
+    /// Whoever shows the admin token.
+    Administrator,
+    /// The user whose signature the node that was asked has checked.
+    User(UserId),
 }
 
 /// A write, as it stands in the log. The leader has put a [`Stamp`] beside it.
@@ -28,19 +34,59 @@ pub struct Write {
     pub caller: Caller,
     /// The same in every attempt of this request.
     pub id: RequestId,
-    /// What shall be done, all of it or nothing.
-    pub operations: Vec<KvOperation>,
+    /// What shall be done.
+    pub request: Request,
+}
+
+/// What shall be done, and to which table. New ones go to the end: their number is their form on disk.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Request {
+    /// Operations on the key-value table, all of them or none.
+    Kv(Vec<KvOperation>),
+    /// A command on the table of users, with the caller's signature unless it is an administrator's.
+    User {
+        /// The signature.
+        signed: Option<Signed>,
+        /// The command.
+        command: UserCommand,
+    },
+    /// A command on the table of images.
+    Image(Box<ImageCommand>),
 }
 
 impl Write {
-    /// Bytes of all its keys and values.
-    pub fn size_bytes(&self) -> usize {
-        self.operations.iter().map(KvOperation::size_bytes).sum()
+    /// Operations on the key-value table.
+    pub fn kv(id: RequestId, operations: Vec<KvOperation>) -> Write {
+        Write { caller: Caller::Anyone, id, request: Request::Kv(operations) }
     }
 
-    /// Whether it only removes keys.
+    /// Its operations on the key-value table.
+    pub fn operations(&self) -> &[KvOperation] {
+        match &self.request {
+            Request::Kv(operations) => operations,
+            Request::User { .. } | Request::Image(_) => &[],
+        }
+    }
+
+    /// Bytes that it may add to the ledger, about: keys and values, names, rights.
+    pub fn size_bytes(&self) -> usize {
+        match &self.request {
+            Request::Kv(operations) => operations.iter().map(KvOperation::size_bytes).sum(),
+            Request::User { command: UserCommand::Register { name, .. }, .. } => name.len() + 128,
+            Request::User { .. } => 128,
+            Request::Image(command) => 256 + command.terms.as_ref().map_or(0, |terms| 128 * terms.rights.len()),
+        }
+    }
+
+    /// Whether it only takes away: keys, rights, users.
     pub fn only_deletes(&self) -> bool {
-        self.operations.iter().all(|operation| matches!(operation, KvOperation::Delete { .. }))
+        match &self.request {
+            Request::Kv(operations) => {
+                operations.iter().all(|operation| matches!(operation, KvOperation::Delete { .. }))
+            }
+            Request::User { command, .. } => matches!(command, UserCommand::Expel { .. } | UserCommand::Rotate { .. }),
+            Request::Image(command) => command.action.only_takes_away(),
+        }
     }
 }
 
@@ -156,8 +202,33 @@ pub struct Answer {
     pub commit: u64,
     /// The ledger's revision after it.
     pub revision: u64,
-    /// What came of each operation, or why nothing was done.
-    pub outcome: Result<Vec<KvResult>, Refused>,
+    /// What came of it, or why nothing was done.
+    pub outcome: Result<Done, Refused>,
+}
+
+/// What came of a [`Request`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Done {
+    /// What came of each operation.
+    Kv(Vec<KvResult>),
+    /// The command on the table of users is done.
+    User,
+    /// What came of the command on an image.
+    Image(ImageDone),
+}
+
+impl Answer {
+    /// What came of each operation on the key-value table, or why none was done.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn kv(&self) -> Result<&[KvResult], Refused> {
+        match &self.outcome {
+            Ok(Done::Kv(results)) => Ok(results),
+            Ok(Done::User | Done::Image(_)) => Ok(&[]),
+            Err(refused) => Err(*refused),
+        }
+    }
 }
 
 /// What came of one operation.
@@ -214,6 +285,48 @@ pub enum RefusedWhy {
     Overflow,
     /// The request id came before with other content.
     IdReused,
+    /// The signature was made too long ago, or will be made in the future, by the leader's clock.
+    NotOfThisTime {
+        /// The leader's clock, in milliseconds since 1970.
+        now_unix_ms: u64,
+    },
+    /// The user signs with other keys now.
+    KeyReplaced,
+    /// There is no such user.
+    NoSuchUser,
+    /// The user was expelled.
+    UserExpelled,
+    /// Somebody has this name.
+    NameTaken,
+    /// The keys are a user's already.
+    KeysTaken,
+    /// Nobody was invited so, or the invitation was used, or is over.
+    NotInvited,
+    /// Too many invitations are open.
+    TooManyInvitations,
+    /// The caller has no right to this image, or there is no such image: nobody without a right learns which.
+    NoRight,
+    /// The user that the owner speaks of has no right to this image.
+    NotNamed,
+    /// All views are spent.
+    NoneLeft,
+    /// The owner has taken the right back.
+    RightRevoked,
+    /// The rights have ended.
+    Expired,
+    /// Only the owner may do this.
+    NotTheOwner,
+    /// The image has as many users as it may have.
+    TooManyRights,
+    /// A user would have more views than anybody may have.
+    TooManyViews,
+    /// Not so many are left, or no number of views at all.
+    NotSoMany {
+        /// Those that are there.
+        left: u64,
+    },
+    /// The owner does not take views back, or there is no such lease, or it is over.
+    NotReturnable,
 }
 
 impl fmt::Display for RefusedWhy {
@@ -230,6 +343,47 @@ impl fmt::Display for RefusedWhy {
             RefusedWhy::Overflow => write!(formatter, "the sum does not fit 64 bits"),
             RefusedWhy::IdReused => {
                 write!(formatter, "this request id was used for another request: give each request an id of its own")
+            }
+            RefusedWhy::NotOfThisTime { now_unix_ms } => write!(
+                formatter,
+                "the request was not signed within {} s of the leader's clock, which shows {now_unix_ms} ms since 1970: set this \
+                 machine's clock and ask again",
+                SIGNED_WITHIN_MS / 1000
+            ),
+            RefusedWhy::KeyReplaced => {
+                write!(
+                    formatter,
+                    "it is signed with keys that were replaced: use the newest ones, wherever they were made"
+                )
+            }
+            RefusedWhy::NoSuchUser => {
+                write!(formatter, "there is no such user in this cluster: `client register NAME` makes one")
+            }
+            RefusedWhy::UserExpelled => write!(formatter, "this user was expelled from the cluster"),
+            RefusedWhy::NameTaken => write!(formatter, "somebody else has this name: take another one"),
+            RefusedWhy::KeysTaken => write!(formatter, "these keys belong to a user already, under another name"),
+            RefusedWhy::NotInvited => write!(
+                formatter,
+                "registration needs an invitation that was not used yet: whoever administers makes one with `client invite`"
+            ),
+            RefusedWhy::TooManyInvitations => {
+                write!(formatter, "too many invitations are open: wait until some are used or over")
+            }
+            RefusedWhy::NoRight => write!(formatter, "no right to open this image"),
+            RefusedWhy::NotNamed => write!(formatter, "that user has no right to this image"),
+            RefusedWhy::NoneLeft => write!(formatter, "all views of this image are spent: ask its owner for more"),
+            RefusedWhy::RightRevoked => write!(formatter, "the owner has taken the right to open this image back"),
+            RefusedWhy::Expired => write!(formatter, "the right to open this image has expired"),
+            RefusedWhy::NotTheOwner => write!(formatter, "only the owner of the image may do this"),
+            RefusedWhy::TooManyRights => write!(formatter, "an image has at most {MOST_RIGHTS} users with rights"),
+            RefusedWhy::TooManyViews => write!(formatter, "nobody has more than {MOST_VIEWS} views of an image"),
+            RefusedWhy::NotSoMany { left: 0 } => write!(formatter, "there are no views left"),
+            RefusedWhy::NotSoMany { left } => write!(formatter, "between 1 and {left} views can be had"),
+            RefusedWhy::NotReturnable => {
+                write!(
+                    formatter,
+                    "these views cannot be given back: the owner does not allow it, or the lease is over or another's"
+                )
             }
         }
     }

@@ -11,5 +11,7 @@ pub mod kv;
 pub mod ledger;
 pub mod membership;
 pub mod problem;
+pub mod rights;
 pub mod status;
 pub mod sync;
+pub mod user;

@@ -304,8 +304,8 @@ impl raft_log::Types for Stored {
 
     fn payload_size(payload: &Coded<Payload>) -> u64 {
         let EntryPayload::Normal(Command::Ledger { writes, .. }) = &payload.0 else { return 4 * OVERHEAD_BYTES };
-        let operations = writes.iter().flat_map(|write| &write.operations);
-        let bytes: u64 = operations.map(|operation| OVERHEAD_BYTES + operation.size_bytes() as u64).sum();
+        let parts = |write: &crate::protocol::ledger::Write| write.operations().len().max(1) as u64;
+        let bytes: u64 = writes.iter().map(|write| parts(write) * OVERHEAD_BYTES + write.size_bytes() as u64).sum();
         OVERHEAD_BYTES + bytes
     }
 }

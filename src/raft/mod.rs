@@ -47,7 +47,6 @@ pub use self::error::{CampaignError, HandOverError, HashError, ProposeError, Raf
 pub use self::feed::Forgotten;
 pub use self::members::MembershipError;
 pub use self::network::{RaftTransport, TransportError};
-pub use self::state::ClusterId;
 pub use self::types::{Command, Outcome};
 
 use self::group::Group;
@@ -60,7 +59,7 @@ use self::types::{Tokio, position};
 use crate::core::election::RaftView;
 use crate::core::ledger::Ledger;
 use crate::core::membership::Roster;
-use crate::id::{LogPosition, MemberId};
+use crate::id::{ClusterId, LogPosition, MemberId};
 use crate::protocol::codec;
 use crate::protocol::election::{Campaign, Cause, ElectionResult};
 use crate::protocol::ledger::{Answer, Change, Write};

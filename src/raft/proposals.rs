@@ -13,7 +13,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::core::ledger::{IDLE_MS, LeaderClock, Ledger};
 use crate::id::Term;
-use crate::protocol::ledger::{Answer, Stamp, Write};
+use crate::protocol::ledger::{Answer, Request, Stamp, Write};
+use crate::protocol::user::{Date, NAME_LIMIT};
 use crate::raft::error::ProposeError;
 use crate::raft::group::Group;
 use crate::raft::types::{Command, Outcome, Types};
@@ -92,10 +93,16 @@ impl Proposals {
 }
 
 /// What a write takes in the log at most: keys and values, and around each operation its tag, two lengths and two numbers of at most
-/// 9 bytes, around all of them the id, the caller and a length.
+/// 9 bytes, around all of them the id, the caller and a length. A command on users or images has less than 512 bytes, but for a name
+/// and what a wrap says, of which each right has less than 64.
 fn encoded_at_most(write: &Write) -> u64 {
-    let operations = write.operations.iter().map(|operation| operation.size_bytes() as u64 + 32);
-    32 + operations.sum::<u64>()
+    let operations = write.operations().iter().map(|operation| operation.size_bytes() as u64 + 32);
+    let others = match &write.request {
+        Request::Kv(_) => 0,
+        Request::User { .. } => 512 + NAME_LIMIT as u64,
+        Request::Image(command) => 512 + command.terms.as_ref().map_or(0, |terms| 64 * terms.rights.len() as u64),
+    };
+    64 + operations.sum::<u64>() + others
 }
 
 async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Waiting>) {
@@ -177,7 +184,8 @@ fn read<R: AsyncRuntime, T>(
 fn time_must_go_on<R: AsyncRuntime>(group: &Group<R>, clock: &mut LeaderClock) -> Option<Stamp> {
     read(group, clock, |ledger, stamp, leads| {
         let is_idle = ledger.waits_for_time() && stamp.0 >= ledger.stamp().0 + IDLE_MS;
-        (leads && (is_idle || ledger.is_due(stamp))).then_some(stamp)
+        let is_due = ledger.is_due(stamp) || ledger.has_images_due(Date(time::unix_millis()));
+        (leads && (is_idle || is_due)).then_some(stamp)
     })
 }
 
@@ -192,7 +200,7 @@ async fn propose<R: AsyncRuntime>(
 ) -> bool {
     let (writes, waiters): (Vec<_>, Vec<_>) =
         taken.into_iter().map(|waiting| (waiting.write, (waiting.answer, waiting.size))).unzip();
-    let proposal = group.propose(Command::Ledger { stamp, writes });
+    let proposal = group.propose(Command::Ledger { stamp, date: Date(time::unix_millis()), writes });
     let mut proposal = std::pin::pin!(proposal);
     let applied = loop {
         match Types::<R>::timeout(STALLED_AFTER, proposal.as_mut()).await {
@@ -233,7 +241,7 @@ mod tests {
     use super::*;
     use crate::id::RequestId;
     use crate::protocol::codec;
-    use crate::protocol::ledger::{Caller, Expectation, KvOperation};
+    use crate::protocol::ledger::{Expectation, KvOperation};
 
     fn operation() -> impl Strategy<Value = KvOperation> {
         let bytes = || prop::collection::vec(any::<u8>(), 0..300).prop_map(Bytes::from);
@@ -265,7 +273,7 @@ mod tests {
             id in any::<[u8; 16]>(),
             operations in prop::collection::vec(operation(), 0..300),
         ) {
-            let write = Write { caller: Caller::Anyone, id: RequestId(id), operations };
+            let write = Write::kv(RequestId(id), operations);
             prop_assert!(codec::encode(&write).unwrap().len() as u64 <= encoded_at_most(&write));
         }
     }
@@ -277,8 +285,9 @@ mod tests {
     /// More than any entry holds, and still a follower and a restart can read it.
     #[test]
     fn many_small_operations_are_read_as_they_were_written() {
-        let write = Write { caller: Caller::Anyone, id: RequestId([1; 16]), operations: vec![add(); 256] };
-        let command = Command::Ledger { stamp: Stamp(u64::MAX), writes: vec![write; ENTRY_WRITES] };
+        let write = Write::kv(RequestId([1; 16]), vec![add(); 256]);
+        let command =
+            Command::Ledger { stamp: Stamp(u64::MAX), date: Date(u64::MAX), writes: vec![write; ENTRY_WRITES] };
         let bytes = codec::encode(&command).unwrap();
         assert_eq!(codec::decode::<Command>(&bytes).unwrap(), command);
     }
@@ -288,7 +297,7 @@ mod tests {
         let all = Arc::<AtomicU64>::default();
         let waiting = |id: u8| {
             let (answer, answered) = oneshot::channel();
-            let write = Write { caller: Caller::Anyone, id: RequestId([id; 16]), operations: vec![add()] };
+            let write = Write::kv(RequestId([id; 16]), vec![add()]);
             (Waiting { write, size: Size { bytes: 0, all: all.clone() }, answer }, answered)
         };
         let ((known, _keep), (new, mut refused)) = (waiting(1), waiting(2));

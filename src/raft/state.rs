@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use serde::{Deserialize, Serialize};
 
 use crate::core::ledger::Ledger;
-use crate::id::MemberId;
+use crate::id::{ClusterId, MemberId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::ledger::{Change, Write};
 use crate::raft::types::{Command, Outcome};
@@ -15,9 +15,6 @@ pub const ELECTIONS_LIMIT: usize = 64;
 
 /// Removed members that are remembered.
 pub const REMOVED_LIMIT: usize = 1024;
-
-/// Names the ledger: BLAKE3-256 of the initial membership with its incarnations.
-pub type ClusterId = [u8; 32];
 
 /// What the log adds up to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,8 +40,8 @@ impl State {
                 self.elections.push_back(result);
                 Outcome::Recorded
             }
-            Command::Ledger { stamp, writes } => {
-                changes.extend(self.ledger.advance(stamp));
+            Command::Ledger { stamp, date, writes } => {
+                changes.extend(self.ledger.advance(stamp, date));
                 let mut apply = |write: &Write| {
                     let before = self.ledger.revision();
                     let answer = self.ledger.apply(commit, write);
@@ -95,7 +92,7 @@ fn cluster_id(voters: &BTreeSet<MemberId>) -> ClusterId {
         hasher.update(&member.node.0.to_be_bytes());
         hasher.update(&member.incarnation.0.to_be_bytes());
     }
-    *hasher.finalize().as_bytes()
+    ClusterId(*hasher.finalize().as_bytes())
 }
 
 #[cfg(test)]

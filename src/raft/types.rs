@@ -11,6 +11,7 @@ use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::ledger::{Answer, Stamp, Write};
 use crate::protocol::membership::Place;
+use crate::protocol::user::Date;
 
 /// What a log entry may say. New commands go to the end: their number is their form on disk.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,8 +22,10 @@ pub enum Command {
     ProveLeadership,
     /// Writes that were waiting together, with the leader's time. Without any, only the time goes on.
     Ledger {
-        /// The leader's clock when it took them.
+        /// The ledger's time when the leader took them.
         stamp: Stamp,
+        /// The date then, by the leader's wall clock.
+        date: Date,
         /// The writes, in the order in which they are done.
         writes: Vec<Write>,
     },

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::future::join_all;
 use image_cloud::id::RequestId;
-use image_cloud::protocol::ledger::{Caller, KvOperation, Write};
+use image_cloud::protocol::ledger::{KvOperation, Write};
 use image_cloud::raft::machine::Machine;
 use image_cloud::raft::snapshot::FileSnapshots;
 use image_cloud::raft::{RaftNode, RaftSettings};
@@ -46,7 +46,7 @@ pub async fn run(root: &Path, seed: u64, operations: usize) {
             let operations =
                 vec![KvOperation::Put { key: key.clone().into(), value: value(&key), expires_in_ms: None }];
             let id = RequestId((u128::from(seed) << 64 | (writer * 1_000_000 + number) as u128).to_be_bytes());
-            raft.write(Write { caller: Caller::Anyone, id, operations }).await.unwrap();
+            raft.write(Write::kv(id, operations)).await.unwrap();
             marks.put(&format!("acknowledged {key}"));
         }
     };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use futures::future::join_all;
 use image_cloud::id::{Incarnation, MemberId, NodeId, RequestId};
-use image_cloud::protocol::ledger::{Caller, KvOperation, Stamp, Write};
+use image_cloud::protocol::ledger::{KvOperation, Stamp, Write};
+use image_cloud::protocol::user::Date;
 use image_cloud::raft::Command;
 use image_cloud::raft::log_store::LogStore;
 use image_cloud::raft::snapshot::{FileSnapshots, SnapshotStore};
@@ -42,7 +43,8 @@ fn payload((term, index): Id) -> Payload {
     let id = RequestId((u128::from(term) << 64 | u128::from(index)).to_be_bytes());
     EntryPayload::Normal(Command::Ledger {
         stamp: Stamp(term),
-        writes: vec![Write { caller: Caller::Anyone, id, operations: vec![put] }],
+        date: Date(term),
+        writes: vec![Write::kv(id, vec![put])],
     })
 }
 

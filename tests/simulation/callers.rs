@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use image_cloud::id::RequestId;
-use image_cloud::protocol::ledger::{Caller, Expectation, KvOperation, Stamp, Write};
+use image_cloud::protocol::ledger::{Expectation, KvOperation, Stamp, Write};
+use image_cloud::protocol::user::Date;
 use image_cloud::raft::Command;
 use image_cloud::raft::types::{Outcome, position};
 use openraft::AsyncRuntime;
@@ -104,14 +105,14 @@ async fn attempt(world: &World, id: u64, question: &Question, fault: Fault) -> O
     let answer = match question {
         Question::Write(operations) => {
             let id = RequestId(u128::from(id).to_be_bytes());
-            let write = Write { caller: Caller::Anyone, id, operations: operations.clone() };
+            let write = Write::kv(id, operations.clone());
             // The same request can stand in one entry twice, when a caller was impatient.
             let writes = vec![write; if twice { 2 } else { 1 }];
-            let applied =
-                group.propose(Command::Ledger { stamp: Stamp(virtual_micros() / 1000), writes }).await.ok()?;
+            let stamp = Stamp(virtual_micros() / 1000);
+            let applied = group.propose(Command::Ledger { stamp, date: Date(stamp.0), writes }).await.ok()?;
             let Outcome::Answered(answers) = applied.outcome else { return None };
             let answer = answers.into_iter().last()?;
-            let told = Told::written(answer.outcome.map_err(|refused| refused.why));
+            let told = Told::written(answer.kv().map(<[_]>::to_vec).map_err(|refused| refused.why));
             Answer { commit: answer.commit, revision: answer.revision, told }
         }
         Question::Get(_) | Question::List => {

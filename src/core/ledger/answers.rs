@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{clock, stored};
 use crate::id::RequestId;
-use crate::protocol::ledger::{Answer, Caller, Expectation, KvOperation, KvResult, Refused, Stamp, Write};
+use crate::protocol::ledger::{Answer, Caller, Done, Expectation, KvOperation, KvResult, Refused, Stamp};
 
 /// How long an answer is kept at least, in milliseconds: 60 s. A client that tries again later than that must
 /// look first what became of its request.
@@ -77,9 +77,9 @@ pub(super) enum Known {
 }
 
 /// What a write is about; its id, its caller and its stamp are not part of it.
-pub(super) fn content(write: &Write) -> Content {
+pub(super) fn content(operations: &[KvOperation]) -> Content {
     let mut hasher = blake3::Hasher::new();
-    for operation in &write.operations {
+    for operation in operations {
         match operation {
             KvOperation::Put { key, value, expires_in_ms } => {
                 let expires = expires_in_ms.map_or([0; 8], |after| after.saturating_add(1).to_be_bytes());
@@ -169,18 +169,18 @@ impl Kept {
     }
 
     fn new(content: Content, answer: &Answer) -> Self {
-        let outcome = match &answer.outcome {
+        let outcome = match answer.kv() {
             Ok(results) if results.len() == 1 => Outcome::One(results[0]),
-            Ok(results) => Outcome::Several(results.clone().into_boxed_slice()),
-            Err(refused) => Outcome::Refused(Box::new(*refused)),
+            Ok(results) => Outcome::Several(results.into()),
+            Err(refused) => Outcome::Refused(Box::new(refused)),
         };
         Kept { content, commit: answer.commit, revision: answer.revision, outcome }
     }
 
     fn answer(&self) -> Answer {
         let outcome = match &self.outcome {
-            Outcome::One(result) => Ok(vec![*result]),
-            Outcome::Several(results) => Ok(results.to_vec()),
+            Outcome::One(result) => Ok(Done::Kv(vec![*result])),
+            Outcome::Several(results) => Ok(Done::Kv(results.to_vec())),
             Outcome::Refused(refused) => Err(**refused),
         };
         Answer { commit: self.commit, revision: self.revision, outcome }

@@ -5,10 +5,14 @@
 
 mod answers;
 mod clock;
+mod images;
 mod kv;
+#[cfg(test)]
+mod rights_tests;
 mod stored;
 #[cfg(test)]
 mod tests;
+mod users;
 
 use std::collections::BTreeSet;
 
@@ -20,8 +24,15 @@ pub use self::clock::{IDLE_MS, LeaderClock};
 pub use self::kv::{PAGE_LIMIT, Page};
 
 use self::answers::{Answers, Known};
+use self::images::{Asked, Images};
 use self::kv::Table;
-use crate::protocol::ledger::{Answer, Change, KeyValue, Refused, RefusedWhy, Stamp, Write};
+use self::users::Users;
+use crate::id::{ImageId, UserId};
+use crate::protocol::ledger::{
+    Answer, Change, Done, KeyValue, KvOperation, Refused, RefusedWhy, Request, Stamp, Write,
+};
+use crate::protocol::rights::{AuditEntry, ImageCommand, ImageDone, ImageRecord};
+use crate::protocol::user::{Date, User};
 
 /// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
 const BESIDE_A_KEY: u64 = 128;
@@ -31,15 +42,25 @@ const BESIDE_A_KEY: u64 = 128;
 pub struct Ledger {
     revision: u64,
     stamp: Stamp,
+    /// The latest date of any entry: what has expired does not come back, whoever leads.
+    date: Date,
+    /// The date of the last entry, by the clock of the leader that wrote it: what signed requests are compared with. A leader whose
+    /// clock is wrong must not leave its date to the next one.
+    wall: Date,
     table: Table,
     answers: Answers,
+    users: Users,
+    images: Images,
 }
 
 impl Ledger {
     /// Lets the ledger's time go on: what is due by then expires, and old answers are forgotten. Commands of one entry follow.
     /// Gives the keys that are gone.
-    pub fn advance(&mut self, stamp: Stamp) -> Vec<Change> {
+    pub fn advance(&mut self, stamp: Stamp, date: Date) -> Vec<Change> {
         self.stamp = self.stamp.max(stamp);
+        self.wall = date;
+        self.date = self.date.max(date);
+        self.images.forget(self.date);
         let expired = self.table.expire(self.stamp);
         self.revision += u64::from(!expired.is_empty());
         self.answers.forget(self.stamp);
@@ -48,8 +69,8 @@ impl Ledger {
 
     /// What the write that has just been applied has changed, each key once.
     pub fn changes(&self, write: &Write, answer: &Answer) -> Vec<Change> {
-        let Ok(results) = &answer.outcome else { return Vec::new() };
-        let done = write.operations.iter().zip(results).filter(|(_, result)| result.changes());
+        let Ok(results) = answer.kv() else { return Vec::new() };
+        let done = write.operations().iter().zip(results).filter(|(_, result)| result.changes());
         let keys: BTreeSet<&Bytes> = done.map(|(operation, _)| operation.key()).collect();
         let change = |key: &Bytes| Change { revision: self.revision, key: key.clone(), now: self.get(key) };
         keys.into_iter().map(change).collect()
@@ -58,7 +79,23 @@ impl Ledger {
     /// Applies a write that stands in the log as number `commit`: all of it or nothing. A request id that was answered before gets
     /// the same answer again and changes nothing.
     pub fn apply(&mut self, commit: u64, write: &Write) -> Answer {
-        let content = answers::content(write);
+        let refused = |why| Err(Refused { operation: 0, why });
+        let (commit, outcome) = match &write.request {
+            Request::Kv(operations) => return self.apply_operations(commit, write, operations),
+            Request::User { signed, command } => {
+                let done = self.users.apply(write.caller, *signed, command, self.wall);
+                (commit, done.map_or_else(refused, |()| Ok(Done::User)))
+            }
+            Request::Image(command) => match self.apply_image(commit, write, command) {
+                Ok((commit, done)) => (commit, Ok(Done::Image(done))),
+                Err(why) => (commit, refused(why)),
+            },
+        };
+        Answer { commit, revision: self.revision, outcome }
+    }
+
+    fn apply_operations(&mut self, commit: u64, write: &Write, operations: &[KvOperation]) -> Answer {
+        let content = answers::content(operations);
         match self.answers.find(write.caller, write.id, content) {
             Known::Answered(answer) => return answer,
             Known::OtherContent => {
@@ -67,15 +104,28 @@ impl Ledger {
             }
             Known::New => {}
         }
-        let outcome = self.table.apply(&write.operations, self.stamp, self.revision + 1);
+        let outcome = self.table.apply(operations, self.stamp, self.revision + 1);
         let (outcome, changed) = match outcome {
-            Ok((results, changed)) => (Ok(results), changed),
+            Ok((results, changed)) => (Ok(Done::Kv(results)), changed),
             Err(refused) => (Err(refused), false),
         };
         self.revision += u64::from(changed);
         let answer = Answer { commit, revision: self.revision, outcome };
         self.answers.keep(self.stamp, write.caller, write.id, content, &answer);
         answer
+    }
+
+    /// A signature is looked at before what is known of its request: an old one is refused, not answered.
+    fn apply_image(
+        &mut self,
+        commit: u64,
+        write: &Write,
+        command: &ImageCommand,
+    ) -> Result<(u64, ImageDone), RefusedWhy> {
+        let by = self.users.check(write.caller, command.signed, self.wall)?;
+        let asked = Asked { commit, by, id: write.id, command, now: self.date };
+        let applied = self.images.apply(&asked, |user| self.users.may_have_rights(user))?;
+        Ok((applied.commit, applied.done))
     }
 
     /// The value of a key.
@@ -88,7 +138,47 @@ impl Ledger {
         self.table.list(prefix, after, limit, self.stamp)
     }
 
-    /// Commands that changed something.
+    /// A user.
+    pub fn user(&self, id: UserId) -> Option<User> {
+        self.users.get(id)
+    }
+
+    /// The user of that name.
+    pub fn user_named(&self, name: &str) -> Option<User> {
+        self.users.named(name)
+    }
+
+    /// Users in the order of their ids, behind one.
+    pub fn users(&self, after: Option<UserId>, limit: usize) -> Vec<User> {
+        self.users.list(after, limit)
+    }
+
+    /// What is known of an image beyond its wrap.
+    pub fn image(&self, image: ImageId) -> Option<ImageRecord> {
+        self.images.get(image)
+    }
+
+    /// Whether anything is.
+    pub fn knows_image(&self, image: ImageId) -> bool {
+        self.images.contains(image)
+    }
+
+    /// The images of an owner that have records, in the order of their ids, behind one.
+    pub fn images_of(&self, owner: UserId, after: Option<ImageId>, limit: usize) -> Vec<(ImageId, ImageRecord)> {
+        self.images.owned_by(owner, after, limit)
+    }
+
+    /// Entries of an image's audit chain behind a number.
+    pub fn audit(&self, image: ImageId, after: u64, limit: usize) -> Vec<AuditEntry> {
+        self.images.audit(image, after, limit)
+    }
+
+    /// The latest date of any entry.
+    pub fn date(&self) -> Date {
+        self.date
+    }
+
+    /// Commands that changed something in the key-value table.
     pub fn revision(&self) -> u64 {
         self.revision
     }
@@ -103,9 +193,10 @@ impl Ledger {
         self.table.size_bytes()
     }
 
-    /// Bytes that the table takes, about: keys, values, and what is kept beside each.
+    /// Bytes that the tables take, about: keys, values, users, images, and what is kept beside each.
     pub fn footprint_bytes(&self) -> u64 {
-        self.table.footprint_bytes(BESIDE_A_KEY)
+        let rights = self.users.footprint_bytes() + self.images.footprint_bytes();
+        self.table.footprint_bytes(BESIDE_A_KEY) + rights
     }
 
     /// Whether this write may be done in a ledger that shall hold no more than `limit` bytes. What only deletes is welcome in a full
@@ -117,7 +208,12 @@ impl Ledger {
 
     /// Whether the answer to this write is known already: to apply it again changes nothing.
     pub fn has_answered(&self, write: &Write) -> bool {
-        !matches!(self.answers.find(write.caller, write.id, answers::content(write)), Known::New)
+        match &write.request {
+            Request::Kv(operations) => {
+                !matches!(self.answers.find(write.caller, write.id, answers::content(operations)), Known::New)
+            }
+            Request::User { .. } | Request::Image(_) => false,
+        }
     }
 
     /// Answers that are kept for repeated request ids.
@@ -138,5 +234,10 @@ impl Ledger {
     /// Whether something is due by `now` that only a command can let expire.
     pub fn is_due(&self, now: Stamp) -> bool {
         self.table.is_due(now)
+    }
+
+    /// Whether records of images may go by `now`, for which only a command can let them go.
+    pub fn has_images_due(&self, now: Date) -> bool {
+        self.images.is_due(now)
     }
 }

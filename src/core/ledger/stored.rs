@@ -5,7 +5,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, Vector};
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -104,4 +104,29 @@ where
         }
     }
     from.deserialize_seq(Read(PhantomData::<(R, K)>))
+}
+
+/// A vector, element by element.
+pub(super) fn vector<'de, D, T>(from: D) -> Result<Vector<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Clone,
+{
+    struct Read<T>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de> + Clone> Visitor<'de> for Read<T> {
+        type Value = Vector<T>;
+
+        fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+            formatter.write_str("a sequence")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Vector<T>, A::Error> {
+            let mut vector = Vector::new();
+            while let Some(element) = access.next_element()? {
+                vector.push_back(element);
+            }
+            Ok(vector)
+        }
+    }
+    from.deserialize_seq(Read(PhantomData))
 }

@@ -9,7 +9,7 @@ use super::kv::EXPIRED_AT_ONCE;
 use super::*;
 use crate::id::RequestId;
 use crate::protocol::codec;
-use crate::protocol::ledger::{Caller, Expectation, KvOperation, KvResult};
+use crate::protocol::ledger::{Expectation, KvOperation, KvResult};
 
 fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
@@ -50,7 +50,7 @@ impl Log {
 
     fn write_as(&mut self, id: RequestId, operations: Vec<KvOperation>) -> Answer {
         self.commit += 1;
-        self.ledger.apply(self.commit, &Write { caller: Caller::Anyone, id, operations })
+        self.ledger.apply(self.commit, &Write::kv(id, operations))
     }
 
     fn refused(&mut self, operations: Vec<KvOperation>) -> (u32, RefusedWhy) {
@@ -72,9 +72,9 @@ fn revisions_count_changes_as_etcd_counts_them() {
     assert_eq!((color.create_revision, color.mod_revision, color.version), (1, 2, 2));
 
     let gone = log.write(vec![delete("color")]);
-    assert_eq!((gone.revision, gone.outcome), (3, Ok(vec![KvResult::Deleted(true)])));
+    assert_eq!((gone.revision, gone.kv()), (3, Ok(&[KvResult::Deleted(true)][..])));
     let nothing = log.write(vec![delete("color")]);
-    assert_eq!((nothing.revision, nothing.outcome), (3, Ok(vec![KvResult::Deleted(false)])), "nothing changed");
+    assert_eq!((nothing.revision, nothing.kv()), (3, Ok(&[KvResult::Deleted(false)][..])), "nothing changed");
     log.write(vec![put("color", "green")]);
     let color = log.ledger.get(b"color").unwrap();
     assert_eq!((color.create_revision, color.mod_revision, color.version), (4, 4, 1), "a new life");
@@ -108,9 +108,9 @@ fn compare_and_swap_takes_only_what_it_expects() {
 #[test]
 fn a_counter_never_goes_below_its_floor() {
     let mut log = Log::default();
-    assert_eq!(log.write(vec![add("views", 2, None)]).outcome, Ok(vec![KvResult::Sum(2)]));
+    assert_eq!(log.write(vec![add("views", 2, None)]).kv(), Ok(&[KvResult::Sum(2)][..]));
     for left in [1, 0] {
-        assert_eq!(log.write(vec![add("views", -1, Some(0))]).outcome, Ok(vec![KvResult::Sum(left)]));
+        assert_eq!(log.write(vec![add("views", -1, Some(0))]).kv(), Ok(&[KvResult::Sum(left)][..]));
     }
     assert_eq!(log.refused(vec![add("views", -1, Some(0))]).1, RefusedWhy::BelowFloor { value: 0, floor: 0 });
     assert_eq!(log.value("views").as_deref(), Some("0"));
@@ -153,46 +153,46 @@ fn a_refusal_is_kept_like_any_answer() {
 fn answers_are_kept_for_their_time_and_not_for_ever() {
     let mut log = Log::default();
     let id = RequestId([7; 16]);
-    log.ledger.advance(Stamp(1_000));
+    log.ledger.advance(Stamp(1_000), Date(0));
     let first = log.write_as(id, vec![put("k", "1")]);
     for second in 1..=60 {
-        log.ledger.advance(Stamp(1_000 + second * 1_000));
+        log.ledger.advance(Stamp(1_000 + second * 1_000), Date(0));
         log.write(vec![put("other", "x")]);
     }
     assert_eq!(log.write_as(id, vec![put("k", "1")]), first, "kept for {ANSWERS_KEPT_MS} ms");
-    log.ledger.advance(Stamp(1_000 + 3 * ANSWERS_KEPT_MS));
+    log.ledger.advance(Stamp(1_000 + 3 * ANSWERS_KEPT_MS), Date(0));
     assert_eq!(log.ledger.answers(), 0);
 }
 
 #[test]
 fn a_key_that_is_due_is_gone_for_everybody_and_the_time_never_goes_back() {
     let mut log = Log::default();
-    log.ledger.advance(Stamp(1_000));
+    log.ledger.advance(Stamp(1_000), Date(0));
     log.write(vec![short_lived("k", 500), short_lived("counter", 500), put("stays", "1")]);
-    log.ledger.advance(Stamp(900));
+    log.ledger.advance(Stamp(900), Date(0));
     assert_eq!(log.ledger.stamp(), Stamp(1_000));
-    log.ledger.advance(Stamp(1_499));
+    log.ledger.advance(Stamp(1_499), Date(0));
     assert!(log.value("k").is_some() && !log.ledger.is_due(Stamp(1_499)));
     assert!(log.ledger.is_due(Stamp(1_500)));
 
     let before = log.ledger.revision();
-    log.ledger.advance(Stamp(1_500));
+    log.ledger.advance(Stamp(1_500), Date(0));
     assert_eq!(log.value("k"), None);
     assert_eq!(log.ledger.revision(), before + 1, "it is a change like any other");
     assert_eq!(log.ledger.list(b"", None, 10).items.len(), 1);
-    assert_eq!(log.write(vec![require("k", Expectation::Absent), put("k", "anew")]).outcome.unwrap().len(), 2);
+    assert_eq!(log.write(vec![require("k", Expectation::Absent), put("k", "anew")]).kv().unwrap().len(), 2);
 }
 
 #[test]
 fn so_much_that_is_due_at_once_is_out_of_sight_at_once_and_removed_step_by_step() {
     let mut log = Log::default();
     log.write((0..2_500).map(|number| short_lived(&format!("k{number}"), 5)).collect());
-    log.ledger.advance(Stamp(5));
+    log.ledger.advance(Stamp(5), Date(0));
     assert!(log.ledger.list(b"", None, 1_000).items.is_empty());
     assert!(log.ledger.is_due(Stamp(5)), "more than one command takes");
     let mut steps = 1;
     while log.ledger.is_due(Stamp(5)) {
-        log.ledger.advance(Stamp(5));
+        log.ledger.advance(Stamp(5), Date(0));
         steps += 1;
     }
     assert_eq!((log.ledger.size_bytes(), steps), (0, 3));
@@ -203,10 +203,10 @@ fn so_much_that_is_due_at_once_is_out_of_sight_at_once_and_removed_step_by_step(
 fn a_key_that_is_due_goes_by_expiry_though_somebody_deletes_it() {
     let mut log = Log::default();
     log.write((0..EXPIRED_AT_ONCE + 1).map(|number| short_lived(&format!("k{number:05}"), 5)).collect());
-    log.ledger.advance(Stamp(5));
+    log.ledger.advance(Stamp(5), Date(0));
     let last = format!("k{EXPIRED_AT_ONCE:05}");
-    assert_eq!(log.write(vec![delete(&last)]).outcome, Ok(vec![KvResult::Deleted(false)]));
-    let told: Vec<Bytes> = log.ledger.advance(Stamp(5)).into_iter().map(|change| change.key).collect();
+    assert_eq!(log.write(vec![delete(&last)]).kv(), Ok(&[KvResult::Deleted(false)][..]));
+    let told: Vec<Bytes> = log.ledger.advance(Stamp(5), Date(0)).into_iter().map(|change| change.key).collect();
     assert_eq!(told, [bytes(&last)]);
 }
 
@@ -235,7 +235,7 @@ fn answers_are_counted_in_bytes_until_they_are_forgotten() {
     assert!(log.ledger.answers_bytes() > 3 * one + 100);
     let restored: Ledger = codec::decode(&codec::encode(&log.ledger).unwrap()).unwrap();
     assert_eq!(restored.answers_bytes(), log.ledger.answers_bytes());
-    log.ledger.advance(Stamp(3 * ANSWERS_KEPT_MS));
+    log.ledger.advance(Stamp(3 * ANSWERS_KEPT_MS), Date(0));
     assert_eq!(log.ledger.answers_bytes(), 0);
     assert!(!log.ledger.waits_for_time());
 }
@@ -335,9 +335,9 @@ proptest! {
 #[test]
 fn a_full_ledger_has_room_for_deletes_and_for_what_was_done() {
     let mut log = Log::default();
-    let write = |id, operations| Write { caller: Caller::Anyone, id: RequestId([id; 16]), operations };
+    let write = |id, operations| Write::kv(RequestId([id; 16]), operations);
     let done = write(7, vec![put("key", "value")]);
-    log.write_as(done.id, done.operations.clone());
+    log.write_as(done.id, done.operations().to_vec());
     let full = log.ledger.footprint_bytes();
     let has_room = |write: &Write, limit| log.ledger.has_room(write, limit);
     let five_bytes = write(8, vec![put("ab", "cde")]);

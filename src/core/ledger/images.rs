@@ -1,0 +1,377 @@
+//! The table of images: who may still open what how often, and the audit chain of each.
+//!
+//! An image gets a record with the first command that is permitted by what its wrap says; from then on the record alone counts. A
+//! refused command leaves nothing. A record goes only when the wrap's expiry and its own have passed: after that the wrap itself
+//! refuses. If the wrap has none, the record stays for ever, so that no spent view comes back.
+
+use std::collections::BTreeMap;
+
+use imbl::{OrdMap, OrdSet, Vector};
+use serde::{Deserialize, Serialize};
+
+use super::stored;
+use crate::id::{ImageId, RequestId, UserId};
+use crate::protocol::ledger::RefusedWhy;
+use crate::protocol::rights::{
+    AuditEntry, ImageAction, ImageCommand, ImageDone, ImageRecord, Link, MOST_RIGHTS, MOST_VIEWS, Right, WrapTerms,
+    first_link,
+};
+use crate::protocol::user::Date;
+
+/// What a record takes beside its rights and its audit entries, about, in bytes.
+const BESIDE_RIGHTS: u64 = 512;
+/// What a right takes, about, in bytes.
+const RIGHT_BYTES: u64 = 192;
+/// What an audit entry takes, about, in bytes.
+const ENTRY_BYTES: u64 = 384;
+
+/// Records that one command lets go at most; the rest goes with the next ones.
+const FORGOTTEN_AT_ONCE: usize = 1024;
+
+/// The table.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "StoredImages")]
+pub(super) struct Images {
+    records: OrdMap<ImageId, Record>,
+    /// When each record may go.
+    #[serde(skip_serializing)]
+    due: OrdSet<(Date, ImageId)>,
+    /// Who owns what.
+    #[serde(skip_serializing)]
+    owned: OrdSet<(UserId, ImageId)>,
+    #[serde(skip_serializing)]
+    footprint_bytes: u64,
+}
+
+/// A table as a snapshot has it.
+#[derive(Deserialize)]
+struct StoredImages {
+    #[serde(deserialize_with = "stored::map::<ImageId, _, _, _>")]
+    records: OrdMap<ImageId, Record>,
+}
+
+impl From<StoredImages> for Images {
+    fn from(StoredImages { records }: StoredImages) -> Images {
+        let due = records.iter().filter_map(|(image, record)| Some((record.over()?, *image))).collect();
+        let owned = records.iter().map(|(image, record)| (record.terms.owner, *image)).collect();
+        let footprint_bytes = records.values().map(Record::footprint_bytes).sum();
+        Images { records, due, owned, footprint_bytes }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Record {
+    terms: WrapTerms,
+    expires: Option<Date>,
+    rights: BTreeMap<UserId, Right>,
+    leases_returnable: bool,
+    /// Views that were given back, by the request that made the lease.
+    returned: BTreeMap<RequestId, u64>,
+    #[serde(deserialize_with = "stored::vector")]
+    audit: Vector<AuditEntry>,
+    /// Requests that were done, with the place of their entry: none is done twice, for as long as the record lives.
+    #[serde(deserialize_with = "stored::map::<(UserId, RequestId), _, _, _>")]
+    done: OrdMap<(UserId, RequestId), u64>,
+    link: Link,
+}
+
+/// What a command was about, beside the action itself.
+pub(super) struct Asked<'a> {
+    /// The entry of the log.
+    pub commit: u64,
+    /// Who asks.
+    pub by: UserId,
+    /// The request.
+    pub id: RequestId,
+    /// The command.
+    pub command: &'a ImageCommand,
+    /// The date.
+    pub now: Date,
+}
+
+impl Record {
+    fn new(image: ImageId, terms: &WrapTerms) -> Record {
+        let right = |views: u64| Right { granted: views, left: views, ..Right::default() };
+        Record {
+            terms: terms.clone(),
+            expires: terms.expires,
+            rights: terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect(),
+            leases_returnable: false,
+            returned: BTreeMap::new(),
+            audit: Vector::new(),
+            done: OrdMap::new(),
+            link: first_link(image, terms),
+        }
+    }
+
+    /// When it may go.
+    fn over(&self) -> Option<Date> {
+        Some(self.terms.expires?.max(self.expires?))
+    }
+
+    fn footprint_bytes(&self) -> u64 {
+        BESIDE_RIGHTS + RIGHT_BYTES * self.rights.len() as u64 + ENTRY_BYTES * self.audit.len() as u64
+    }
+
+    /// What came of the request, if it was done before.
+    fn repeated(&self, by: UserId, id: RequestId, action: &ImageAction) -> Option<Result<&AuditEntry, RefusedWhy>> {
+        let number = *self.done.get(&(by, id))?;
+        let entry = self.audit.get(number as usize - 1)?;
+        Some(if entry.action == *action { Ok(entry) } else { Err(RefusedWhy::IdReused) })
+    }
+
+    /// Does what is permitted.
+    fn perform(&mut self, asked: &Asked<'_>) -> Result<Option<Right>, RefusedWhy> {
+        let by = asked.by;
+        let is_owner = by == self.terms.owner;
+        let action = &asked.command.action;
+        if !is_owner && !self.rights.contains_key(&by) {
+            return Err(RefusedWhy::NoRight);
+        }
+        if !is_owner && action.is_the_owners() {
+            return Err(RefusedWhy::NotTheOwner);
+        }
+        match *action {
+            ImageAction::View => self.spend(by, asked.now, 1, |right| right.spent += 1).map(Some),
+            ImageAction::Lease { views, .. } => {
+                self.spend(by, asked.now, views, |right| right.leased += views).map(Some)
+            }
+            ImageAction::Burn => {
+                let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
+                right.burnt += std::mem::take(&mut right.left);
+                Ok(Some(*right))
+            }
+            ImageAction::Return { lease, views } => self.give_back(by, asked.now, lease, views).map(Some),
+            ImageAction::Grant { user, views } => {
+                let left = self.rights.get(&user).map_or(0, |right| right.left);
+                self.set_left(user, left.checked_add(views).ok_or(RefusedWhy::TooManyViews)?).map(Some)
+            }
+            ImageAction::SetQuota { user, left } => self.set_left(user, left).map(Some),
+            ImageAction::Revoke { user } => {
+                let right = self.rights.get_mut(&user).ok_or(RefusedWhy::NotNamed)?;
+                right.revoked += std::mem::take(&mut right.left);
+                right.is_revoked = true;
+                Ok(Some(*right))
+            }
+            ImageAction::Expire { at } => {
+                self.expires = at;
+                Ok(None)
+            }
+            ImageAction::AllowReturns { allowed } => {
+                self.leases_returnable = allowed;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes views that are left for something else.
+    fn spend(&mut self, by: UserId, now: Date, views: u64, take: impl FnOnce(&mut Right)) -> Result<Right, RefusedWhy> {
+        let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
+        if self.expires.is_some_and(|expires| expires <= now) {
+            return Err(RefusedWhy::Expired);
+        }
+        match right.left {
+            0 if right.is_revoked => return Err(RefusedWhy::RightRevoked),
+            0 => return Err(RefusedWhy::NoneLeft),
+            left if views == 0 || views > left => return Err(RefusedWhy::NotSoMany { left }),
+            _ => {}
+        }
+        right.left -= views;
+        take(right);
+        Ok(*right)
+    }
+
+    fn give_back(&mut self, by: UserId, now: Date, lease: RequestId, views: u64) -> Result<Right, RefusedWhy> {
+        let entry = self.done.get(&(by, lease)).and_then(|number| self.audit.get(*number as usize - 1));
+        let Some(AuditEntry { at, action: ImageAction::Lease { views: leased, for_ms }, .. }) = entry else {
+            return Err(RefusedWhy::NotReturnable);
+        };
+        if !self.leases_returnable || until(*at, *for_ms, self.expires) <= now {
+            return Err(RefusedWhy::NotReturnable);
+        }
+        let returned = self.returned.get(&lease).copied().unwrap_or_default();
+        let left = leased - returned;
+        if views == 0 || views > left {
+            return Err(RefusedWhy::NotSoMany { left });
+        }
+        let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
+        self.returned.insert(lease, returned + views);
+        right.leased -= views;
+        right.left += views;
+        Ok(*right)
+    }
+
+    /// More than there were are granted, fewer are revoked.
+    fn set_left(&mut self, user: UserId, left: u64) -> Result<Right, RefusedWhy> {
+        let known = self.rights.get(&user).copied();
+        if known.is_none() && self.rights.len() >= MOST_RIGHTS {
+            return Err(RefusedWhy::TooManyRights);
+        }
+        let mut right = known.unwrap_or_default();
+        let more = left.saturating_sub(right.left);
+        if more > MOST_VIEWS || right.granted + more > MOST_VIEWS {
+            return Err(RefusedWhy::TooManyViews);
+        }
+        right.granted += more;
+        right.revoked += right.left.saturating_sub(left);
+        right.left = left;
+        right.is_revoked = right.is_revoked && more == 0;
+        self.rights.insert(user, right);
+        Ok(right)
+    }
+
+    fn record(&mut self, asked: &Asked<'_>, right: Option<Right>) {
+        let number = self.audit.len() as u64 + 1;
+        let Asked { commit, by, id, command, now } = *asked;
+        let (node, action) = (command.node, command.action);
+        let mut entry = AuditEntry { number, commit, at: now, by, node, id, action, right, link: self.link };
+        entry.link = entry.link_behind(self.link);
+        self.link = entry.link;
+        self.audit.push_back(entry);
+        self.done.insert((by, id), number);
+    }
+
+    fn shown(&self) -> ImageRecord {
+        ImageRecord {
+            terms: self.terms.clone(),
+            expires: self.expires,
+            rights: self.rights.clone(),
+            leases_returnable: self.leases_returnable,
+            entries: self.audit.len() as u64,
+            link: self.link,
+        }
+    }
+}
+
+/// Until when a lease may be used.
+fn until(at: Date, for_ms: u64, expires: Option<Date>) -> Date {
+    let until = Date(at.0.saturating_add(for_ms));
+    expires.map_or(until, |expires| expires.min(until))
+}
+
+impl Images {
+    /// Does a command, once for each request.
+    pub fn apply(
+        &mut self,
+        asked: &Asked<'_>,
+        may_have_rights: impl Fn(UserId) -> bool,
+    ) -> Result<Applied, RefusedWhy> {
+        let (image, action) = (asked.command.image, &asked.command.action);
+        let known = self.records.get(&image);
+        if let Some(repeated) = known.and_then(|record| record.repeated(asked.by, asked.id, action)) {
+            let (expires, entry) = (known.and_then(|record| record.expires), repeated?);
+            let done = done(entry.at, &entry.action, entry.right, expires);
+            return Ok(Applied { commit: entry.commit, done });
+        }
+        let owner = known.map(|record| &record.terms).or(asked.command.terms.as_ref()).map(|terms| terms.owner);
+        if owner == Some(asked.by) && *action == ImageAction::View {
+            // Not counted, so nothing is remembered of it.
+            return Ok(Applied { commit: asked.commit, done: ImageDone { right: None, until: None } });
+        }
+        let mut record = match (known, &asked.command.terms) {
+            (Some(record), _) => record.clone(),
+            (None, Some(terms)) if terms.expires.is_none_or(|expires| expires > asked.now) => {
+                check_terms(terms)?;
+                Record::new(image, terms)
+            }
+            // What had a record when the node looked, and what the wrap itself says: both have passed.
+            (None, terms) => {
+                let may =
+                    terms.as_ref().is_none_or(|terms| terms.owner == asked.by || terms.rights.contains_key(&asked.by));
+                return Err(if may { RefusedWhy::Expired } else { RefusedWhy::NoRight });
+            }
+        };
+        if let ImageAction::Grant { user, .. } | ImageAction::SetQuota { user, .. } = action
+            && record.terms.owner == asked.by
+            && !may_have_rights(*user)
+        {
+            return Err(RefusedWhy::NoSuchUser);
+        }
+        let right = record.perform(asked)?;
+        record.record(asked, right);
+        let done = done(asked.now, action, right, record.expires);
+        self.put(image, record);
+        Ok(Applied { commit: asked.commit, done })
+    }
+
+    fn put(&mut self, image: ImageId, record: Record) {
+        self.footprint_bytes += record.footprint_bytes();
+        self.owned.insert((record.terms.owner, image));
+        let over = record.over();
+        if let Some(before) = self.records.insert(image, record) {
+            self.footprint_bytes -= before.footprint_bytes();
+            if let Some(over) = before.over() {
+                self.due.remove(&(over, image));
+            }
+        }
+        if let Some(over) = over {
+            self.due.insert((over, image));
+        }
+    }
+
+    /// Lets records go whose time has passed, up to a bound.
+    pub fn forget(&mut self, now: Date) {
+        let due = self.due.iter().take_while(|(over, _)| *over <= now).take(FORGOTTEN_AT_ONCE);
+        for (over, image) in due.copied().collect::<Vec<_>>() {
+            self.due.remove(&(over, image));
+            if let Some(record) = self.records.remove(&image) {
+                self.footprint_bytes -= record.footprint_bytes();
+                self.owned.remove(&(record.terms.owner, image));
+            }
+        }
+    }
+
+    pub fn is_due(&self, now: Date) -> bool {
+        self.due.get_min().is_some_and(|(over, _)| *over <= now)
+    }
+
+    pub fn get(&self, image: ImageId) -> Option<ImageRecord> {
+        self.records.get(&image).map(Record::shown)
+    }
+
+    pub fn contains(&self, image: ImageId) -> bool {
+        self.records.contains_key(&image)
+    }
+
+    /// The images of an owner in the order of their ids, behind one.
+    pub fn owned_by(&self, owner: UserId, after: Option<ImageId>, limit: usize) -> Vec<(ImageId, ImageRecord)> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let from = after.map_or(Included((owner, ImageId([0; 32]))), |after| Excluded((owner, after)));
+        let mine = self.owned.range((from, Unbounded)).take_while(|(user, _)| *user == owner).take(limit);
+        mine.filter_map(|(_, image)| Some((*image, self.get(*image)?))).collect()
+    }
+
+    /// Entries of an image's audit chain behind a number.
+    pub fn audit(&self, image: ImageId, after: u64, limit: usize) -> Vec<AuditEntry> {
+        let entries = self.records.get(&image).map(|record| &record.audit);
+        let Some(entries) = entries else { return Vec::new() };
+        (after as usize..entries.len()).take(limit).filter_map(|place| entries.get(place).cloned()).collect()
+    }
+
+    /// Bytes that the table takes, about.
+    pub fn footprint_bytes(&self) -> u64 {
+        self.footprint_bytes
+    }
+}
+
+/// What a command came to, and the entry that did it.
+pub(super) struct Applied {
+    pub commit: u64,
+    pub done: ImageDone,
+}
+
+fn done(at: Date, action: &ImageAction, right: Option<Right>, expires: Option<Date>) -> ImageDone {
+    let until = if let ImageAction::Lease { for_ms, .. } = action { Some(until(at, *for_ms, expires)) } else { None };
+    ImageDone { right, until }
+}
+
+/// A node that seals checks the same; a wrap that says otherwise was not made by one.
+fn check_terms(terms: &WrapTerms) -> Result<(), RefusedWhy> {
+    if terms.rights.len() > MOST_RIGHTS {
+        return Err(RefusedWhy::TooManyRights);
+    }
+    if terms.rights.values().any(|views| *views > MOST_VIEWS) {
+        return Err(RefusedWhy::TooManyViews);
+    }
+    Ok(())
+}
