@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::id::{Incarnation, MemberId, NodeId};
 
 /// The layout that this program reads and writes.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "node.toml";

@@ -12,6 +12,7 @@ pub mod ledger;
 pub mod membership;
 pub mod problem;
 pub mod rights;
+pub mod sharing;
 pub mod status;
 pub mod sync;
 pub mod user;

@@ -20,6 +20,18 @@ hexadecimal_id!(
     InvitationId, 32, "the hash of an invitation"
 );
 
+hexadecimal_id!(
+    /// BLAKE3-256 of the body of a signed request.
+    BodyHash, 32, "the hash of a body"
+);
+
+impl BodyHash {
+    /// That of this body.
+    pub fn of(body: &[u8]) -> BodyHash {
+        BodyHash(*blake3::hash(body).as_bytes())
+    }
+}
+
 /// Milliseconds since 1970 by the wall clock of the leader that took a command. Expiry and signed requests are about dates, which
 /// the ledger's [`Stamp`](crate::protocol::ledger::Stamp), made for spans of time, is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
