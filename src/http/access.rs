@@ -2,17 +2,21 @@
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::Next;
-use actix_web::{Error, web};
+use actix_web::{Error, HttpMessage, web};
 
+use super::caller;
 use super::refusal::Refusal;
+use super::service::{NotHere, Service};
 use crate::config::secrets::AdminToken;
 use crate::protocol::job::route;
-use crate::protocol::problem::ProblemCode;
+use crate::protocol::problem::{Problem, ProblemCode};
+use crate::protocol::sharing;
 
 /// What is answered to everybody, wherever the node listens.
-pub const PUBLIC: [&str; 3] = [route::LIVEZ, route::READYZ, route::OPENAPI];
+pub const PUBLIC: [&str; 4] = [route::LIVEZ, route::READYZ, route::OPENAPI, sharing::route::IDENTITY];
 
 /// Who may call what.
 #[derive(Clone, Debug)]
@@ -63,16 +67,36 @@ pub async fn administrators_only(
     next.call(request).await
 }
 
-/// For all routes: where every call needs the token, only the questions for health and the description of the routes pass without it.
+/// For all routes: where every call needs the token or a user's signature, only the questions for health and the description of the routes pass without it.
 pub async fn as_the_address_demands(
     access: web::Data<Access>,
+    service: web::Data<Service>,
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     // The path as it was sent: however else one of these could be written, it would only be refused.
     let is_open = PUBLIC.contains(&request.path());
-    if access.every_call && !is_open {
-        access.check(&request)?;
+    // Whoever registers is no user yet, and shows an invitation instead.
+    let registers = request.path() == sharing::route::USERS && request.method() == Method::POST;
+    if access.every_call && !is_open && !registers {
+        match caller::claim(request.request())? {
+            Some(claim) => {
+                let signer = service.rights().authenticate(claim).await.map_err(turned)?;
+                request.extensions_mut().insert(signer);
+            }
+            None => access.check(&request)?,
+        }
     }
     next.call(request).await
+}
+
+/// Whoever is unknown here is sent to the leader, who may know more.
+fn turned(not_here: NotHere) -> Refusal {
+    match not_here {
+        NotHere::Refused(problem) => problem.into(),
+        NotHere::Leader { node, base } => {
+            let detail = format!("node {node} leads: ask it at {base}");
+            Problem { leader: Some(base), ..Problem::new(ProblemCode::NotLeader, detail) }.into()
+        }
+    }
 }

@@ -78,6 +78,9 @@ impl Arrivals {
 /// A small body as JSON.
 pub struct Json<T>(pub T);
 
+/// A small body as it came: a signature is over its bytes.
+pub struct Small(pub bytes::Bytes);
+
 /// A body as JSON that may carry values of the ledger.
 pub struct LargeJson<T>(pub T);
 
@@ -96,6 +99,26 @@ impl<T: DeserializeOwned + 'static> FromRequest for Json<T> {
             let limit = time_for(SMALL_BYTES, upload_time.unwrap_or(START_TIME));
             match timeout(limit, body).await {
                 Ok(body) => body.map(Json).map_err(|error| refusal::bad_json(error, &request)),
+                Err(_) => Err(too_slow(limit).into()),
+            }
+        }
+        .boxed_local()
+    }
+}
+
+impl FromRequest for Small {
+    type Error = Error;
+    type Future = LocalBoxFuture<'static, Result<Self, Error>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let upload_time = request.app_data::<web::Data<Service>>().map(|service| service.limits().upload_time);
+        let body = web::Payload::from_request(request, payload).into_inner();
+        async move {
+            let body = body?.to_bytes_limited(SMALL_BYTES);
+            let limit = time_for(SMALL_BYTES, upload_time.unwrap_or(START_TIME));
+            match timeout(limit, body).await {
+                Ok(Ok(body)) => body.map(Small),
+                Ok(Err(_)) => Err(refusal::bad_body(&PayloadError::Overflow, SMALL_BYTES).into()),
                 Err(_) => Err(too_slow(limit).into()),
             }
         }

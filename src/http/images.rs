@@ -12,12 +12,18 @@ use futures::StreamExt;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
+use super::caller::{self, Turned};
+use super::kv::elsewhere;
 use super::openapi::OfJobs;
 use super::refusal::{self, Refusal};
+use super::rights_service::Claim;
 use super::service::{Done, JobOrder, Reservation, Sending, Service, Work};
 use crate::id::{NodeId, RequestId};
+use crate::image::Terms;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};
+use crate::protocol::sharing::parse_rights;
+use crate::protocol::user::BodyHash;
 
 /// Longest file name that is kept inside a seal, in bytes.
 const NAME_LIMIT: usize = 255;
@@ -36,6 +42,11 @@ pub struct SealQuery {
     #[serde(default)]
     #[param(max_length = 255)]
     name: String,
+    /// Who may open it how often, besides the owner, as in `bob=3,carol=1`: names or ids. The owner is whoever signs the request;
+    /// without a signature the image has none, and only the cluster's key opens it.
+    to: Option<String>,
+    /// When these rights end, in milliseconds since 1970.
+    expires: Option<u64>,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -71,12 +82,41 @@ pub async fn seal(
     query: web::Query<SealQuery>,
     body: web::Payload,
 ) -> Result<HttpResponse, Refusal> {
-    let SealQuery { form, name } = query.into_inner();
+    let SealQuery { form, name, to, expires } = query.into_inner();
     if name.len() > NAME_LIMIT || name.chars().any(char::is_control) {
         let detail = format!("the name must have at most {NAME_LIMIT} bytes and no control characters");
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
     }
-    perform(&service, &request, Work::Seal { form, name }, body).await
+    let claim = caller::claim(&request)?;
+    let terms = match &claim {
+        None if to.is_some() || expires.is_some() => {
+            let detail = "rights are the owner's to give: sign the request, as `client encrypt --owner NAME` does";
+            return Err(Refusal::new(ProblemCode::SignatureRefused, detail));
+        }
+        None => Terms::default(),
+        Some(claim) => match terms(&service, &request, claim, to.as_deref(), expires).await {
+            Ok(terms) => terms,
+            Err(Turned::Away(refusal)) => return Err(refusal),
+            Err(Turned::Elsewhere(not_here)) => return elsewhere(not_here, &request),
+        },
+    };
+    perform(&service, &request, Work::Seal { form, name, terms }, claim.as_ref(), body).await
+}
+
+/// What the owner says about who may open the image.
+async fn terms(
+    service: &web::Data<Service>,
+    request: &HttpRequest,
+    claim: &Claim,
+    to: Option<&str>,
+    expires: Option<u64>,
+) -> Result<Terms, Turned> {
+    caller::check_time(claim)?;
+    let signer = caller::signer(service, request, claim.clone()).await?;
+    let named = to.map_or(Ok(Vec::new()), parse_rights);
+    let named = named.map_err(|why| Refusal::new(ProblemCode::BadRequest, format!("to={why}")))?;
+    let rights = service.rights().resolve(named).map_err(Refusal::from)?;
+    Ok(Terms { owner: Some(signer.user), rights, expires_at_ms: expires })
 }
 
 /// Label an image
@@ -106,26 +146,27 @@ pub async fn label(
         let detail = format!("to= takes 1 to {USER_LIMIT} names with commas between them, as in to=alice,bob");
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
     }
-    perform(&service, &request, Work::Label { label: Label { usernames, quota }, form }, body).await
+    perform(&service, &request, Work::Label { label: Label { usernames, quota }, form }, None, body).await
 }
 
 async fn perform(
     service: &web::Data<Service>,
     request: &HttpRequest,
     work: Work,
+    claim: Option<&Claim>,
     body: web::Payload,
 ) -> Result<HttpResponse, Refusal> {
     let id = request_id(service, request)?;
     let bytes = content_length(service, request)?;
     let (done, repeated) = match service.reserve(JobOrder { id, work, bytes }).await? {
         Reservation::Repeated { done, checksum } => {
-            if checksum_of_body(service, body, bytes).await? != checksum {
+            if checksum_of_body(service, body, bytes, claim).await? != checksum {
                 return Err(Problem::reused_id(id).into());
             }
             (done, true)
         }
         Reservation::Admitted(promise) => {
-            let image = read_body(service, body, bytes).await?;
+            let image = read_body(service, body, bytes, claim).await?;
             (promise(image).await?, false)
         }
     };
@@ -194,28 +235,40 @@ fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result
 }
 
 /// Reads the body into one buffer of the announced size.
-async fn read_body(service: &web::Data<Service>, body: web::Payload, bytes: u64) -> Result<Bytes, Refusal> {
+async fn read_body(
+    service: &web::Data<Service>,
+    body: web::Payload,
+    bytes: u64,
+    claim: Option<&Claim>,
+) -> Result<Bytes, Refusal> {
     let mut image = BytesMut::with_capacity(bytes as usize);
-    for_each_chunk(service, body, bytes, |chunk| image.extend_from_slice(chunk)).await?;
+    for_each_chunk(service, body, bytes, claim, |chunk| image.extend_from_slice(chunk)).await?;
     Ok(image.freeze())
 }
 
 /// Reads the body for its CRC-32 alone.
-async fn checksum_of_body(service: &web::Data<Service>, body: web::Payload, bytes: u64) -> Result<u32, Refusal> {
+async fn checksum_of_body(
+    service: &web::Data<Service>,
+    body: web::Payload,
+    bytes: u64,
+    claim: Option<&Claim>,
+) -> Result<u32, Refusal> {
     let mut hasher = crc32fast::Hasher::new();
-    for_each_chunk(service, body, bytes, |chunk| hasher.update(chunk)).await?;
+    for_each_chunk(service, body, bytes, claim, |chunk| hasher.update(chunk)).await?;
     Ok(hasher.finalize())
 }
 
-/// Takes a body of the announced length, within the upload time.
+/// Takes a body of the announced length, within the upload time; if it was signed, it must be the one that was.
 async fn for_each_chunk(
     service: &web::Data<Service>,
     mut body: web::Payload,
     bytes: u64,
+    claim: Option<&Claim>,
     mut take: impl FnMut(&[u8]),
 ) -> Result<(), Refusal> {
     let read = async {
         let mut length = 0;
+        let mut hasher = claim.map(|_| blake3::Hasher::new());
         while let Some(chunk) = body.next().await {
             let chunk = chunk
                 .map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("the upload broke off: {error}")))?;
@@ -226,8 +279,14 @@ async fn for_each_chunk(
                 return Err(Refusal::new(ProblemCode::BadRequest, detail));
             }
             take(&chunk);
+            if let Some(hasher) = &mut hasher {
+                hasher.update(&chunk);
+            }
         }
-        Ok(())
+        match (claim, hasher) {
+            (Some(claim), Some(hasher)) => caller::check_hash(claim, BodyHash(*hasher.finalize().as_bytes())),
+            _ => Ok(()),
+        }
     };
     let limit = service.limits().upload_time;
     tokio::time::timeout(limit, read).await.unwrap_or_else(|_| Err(refusal::too_slow(limit)))

@@ -1,9 +1,10 @@
-//! Inbound HTTP for people and programs: images, announcements, the key-value store and its watch, members, the node's own affairs.
+//! Inbound HTTP for people and programs: images, users and rights, announcements, the key-value store and its watch, members, the node's own affairs.
 //!
 //! The node stands behind one trait, [`NodeService`], which `node` implements.
 
 mod access;
 mod body;
+mod caller;
 mod guard;
 mod images;
 mod kv;
@@ -11,9 +12,12 @@ mod members;
 mod openapi;
 mod own;
 mod refusal;
+mod rights_service;
 mod routes;
 mod service;
+mod sharing;
 mod tls;
+mod users;
 mod watch;
 
 use std::net::TcpListener;
@@ -26,6 +30,7 @@ use actix_web::{App, HttpServer, web};
 
 pub use access::Access;
 pub use openapi::openapi_json;
+pub use rights_service::{About, Called, Claim, RightsService, Signer, WhichUsers};
 pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work};
 
 pub use tls::server_config;

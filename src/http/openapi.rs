@@ -5,11 +5,11 @@ use std::sync::LazyLock;
 
 use actix_web::http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use actix_web::{HttpRequest, HttpResponse};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, Header, OpenApi as Description, Ref, RefOr, Response, ResponseBuilder};
 use utoipa::{IntoResponses, Modify, OpenApi};
 
-use super::{images, kv, members, own, watch};
+use super::{images, kv, members, own, sharing, users, watch};
 use crate::protocol::job::route;
 use crate::protocol::kv::Changed;
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -25,6 +25,8 @@ use crate::protocol::problem::{Problem, ProblemCode};
     paths(
         kv::list, kv::batch, kv::get, kv::put, kv::delete, kv::add, kv::hash, watch::watch,
         images::seal, images::label, own::announcements,
+        users::identity, users::list, users::register, users::rotate, users::invite, users::expel,
+        sharing::rights, sharing::look, sharing::images, sharing::header,
         members::members, members::change,
         own::elections, own::status, own::events, own::faults, own::set_faults, own::fail,
         document, own::livez, own::readyz,
@@ -34,6 +36,7 @@ use crate::protocol::problem::{Problem, ProblemCode};
     tags(
         (name = "kv", description = "The key-value store"),
         (name = "images", description = "Sealing and labelling"),
+        (name = "users", description = "Users and their keys"),
         (name = "cluster", description = "The cluster as the log knows it"),
         (name = "node", description = "One node's own affairs"),
         (name = "health", description = "For whoever restarts and routes"),
@@ -50,7 +53,13 @@ impl Modify for AdminToken {
             "The admin token of the cluster. Calls that administer need it everywhere; off loopback every call does, but for those \
              that say that they need nothing.",
         ));
+        let signature = ApiKey::Header(ApiKeyValue::with_description(
+            "authorization",
+            "`Image-Cloud user=…,key=…,time=…,body=…,signature=…`: an Ed25519 signature over cluster id, user id, key id, method, path with \
+             query, BLAKE3-256 of the body, time and request id; ARCHITECTURE.md has the exact text.",
+        ));
         let components = description.components.get_or_insert_default();
+        components.add_security_scheme("signature", SecurityScheme::ApiKey(signature));
         components.add_security_scheme("admin_token", SecurityScheme::Http(scheme.build()));
     }
 }
@@ -118,12 +127,20 @@ refusals! {
     OfReads [BadRequest, NotLeader, NotFound, TooLarge, NoLeader, NoQuorum, Overloaded, OutcomeUnknown];
     /// What a write may get.
     OfWrites [BadRequest, NotLeader, TooLarge, TooSlow, Conflict, NoLeader, NoQuorum, Overloaded, StorageFull, OutcomeUnknown];
+    /// What a question about the cluster's keys may get.
+    OfIdentity [NoClusterId];
+    /// What a signed question may get.
+    OfSignedReads [BadRequest, SignatureRefused, Denied, WrongCluster, BadImage, NotLeader, TooLarge, TooSlow, NoLeader, NoQuorum,
+        Overloaded, OutcomeUnknown, NoClusterId];
+    /// What a signed write may get.
+    OfSignedWrites [BadRequest, SignatureRefused, Denied, WrongCluster, BadImage, NotFound, NotLeader, TooLarge, TooSlow, Conflict,
+        NoLeader, NoQuorum, Overloaded, StorageFull, OutcomeUnknown, NoClusterId];
     /// What a change of members may get.
     OfChanges [BadRequest, NotLeader, NotFound, TooLarge, TooSlow, Conflict, NoLeader, NoQuorum, Overloaded, OutcomeUnknown];
     /// What a watcher may get.
     OfWatches [BadRequest, Forgotten, Overloaded];
     /// What an image job may get.
-    OfJobs [BadRequest, TooLarge, TooSlow, BadImage, CarrierTooSmall, Busy, NotActive, NoClusterId];
+    OfJobs [SignatureRefused, NotFound, BadRequest, TooLarge, TooSlow, BadImage, CarrierTooSmall, Busy, NotActive, NoClusterId];
     /// What the question for the hash of the state may get.
     OfHashes [Overloaded];
     /// What the question for readiness may get.
@@ -166,7 +183,7 @@ mod tests {
     use serde_json::Value;
 
     use super::super::access::PUBLIC;
-    use super::super::routes;
+    use super::super::routes::{self, Needs};
     use super::*;
 
     fn document() -> Value {
@@ -191,9 +208,10 @@ mod tests {
     fn each_route_stands_in_the_document_and_each_operation_is_served() {
         let served = routes::all().into_iter().map(|route| {
             let method = serde_json::to_value(&route.method).unwrap().as_str().unwrap().to_owned();
-            let security = match route.is_administrative {
-                true => Some("[{\"admin_token\":[]}]".to_owned()),
-                false => PUBLIC.contains(&route.path.as_str()).then(|| "[{}]".to_owned()),
+            let security = match route.needs {
+                Needs::AdminToken => Some("[{\"admin_token\":[]}]".to_owned()),
+                Needs::Signature => Some("[{\"signature\":[]}]".to_owned()),
+                Needs::Nothing => PUBLIC.contains(&route.path.as_str()).then(|| "[{}]".to_owned()),
             };
             (route.path, method, security)
         });

@@ -6,7 +6,7 @@ use actix_web::middleware::from_fn;
 use actix_web::{FromRequest, Handler, Responder, Route, web};
 use utoipa::openapi::HttpMethod;
 
-use super::{access, images, kv, members, openapi, own, refusal, watch};
+use super::{access, images, kv, members, openapi, own, refusal, sharing, users, watch};
 
 /// One method of one path.
 pub struct Served {
@@ -14,9 +14,20 @@ pub struct Served {
     pub path: String,
     /// The method.
     pub method: HttpMethod,
-    /// Whether it needs the admin token wherever it is called from.
-    pub is_administrative: bool,
+    /// What whoever calls it must show, wherever the node listens.
+    pub needs: Needs,
     route: Route,
+}
+
+/// What a caller must show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needs {
+    /// Nothing, on loopback; elsewhere the admin token, unless the route is public.
+    Nothing,
+    /// The admin token.
+    AdminToken,
+    /// A user's signature, which the route itself checks; then no token is needed anywhere.
+    Signature,
 }
 
 /// All routes; those of one path stand together.
@@ -30,6 +41,16 @@ pub fn all() -> Vec<Served> {
         on::<kv::__path_batch, _, _>(kv::batch),
         on::<watch::__path_watch, _, _>(watch::watch),
         on::<own::__path_announcements, _, _>(own::announcements),
+        on::<users::__path_identity, _, _>(users::identity),
+        on::<users::__path_list, _, _>(users::list),
+        signed(on::<users::__path_register, _, _>(users::register)),
+        signed(on::<users::__path_rotate, _, _>(users::rotate)),
+        administrative(on::<users::__path_invite, _, _>(users::invite)),
+        administrative(on::<users::__path_expel, _, _>(users::expel)),
+        signed(on::<sharing::__path_images, _, _>(sharing::images)),
+        signed(on::<sharing::__path_rights, _, _>(sharing::rights)),
+        signed(on::<sharing::__path_look, _, _>(sharing::look)),
+        signed(on::<sharing::__path_header, _, _>(sharing::header)),
         on::<images::__path_seal, _, _>(images::seal),
         on::<images::__path_label, _, _>(images::label),
         on::<kv::__path_hash, _, _>(kv::hash),
@@ -56,17 +77,24 @@ where
     H::Output: Responder + 'static,
 {
     let method = D::methods().into_iter().next().unwrap_or(HttpMethod::Get);
-    Served { path: D::path(), method, is_administrative: false, route: Route::new().to(handler) }
+    Served { path: D::path(), method, needs: Needs::Nothing, route: Route::new().to(handler) }
 }
 
 fn administrative(served: Served) -> Served {
-    Served { is_administrative: true, ..served }
+    Served { needs: Needs::AdminToken, ..served }
+}
+
+fn signed(served: Served) -> Served {
+    Served { needs: Needs::Signature, ..served }
 }
 
 impl Served {
     fn into_route(self) -> Route {
         let route = self.route.method(in_actix(&self.method));
-        if self.is_administrative { route.wrap(from_fn(access::administrators_only)) } else { route }
+        match self.needs {
+            Needs::AdminToken => route.wrap(from_fn(access::administrators_only)),
+            Needs::Nothing | Needs::Signature => route,
+        }
     }
 }
 

@@ -7,7 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use super::rights_service::RightsService;
 use crate::id::{NodeId, RequestId};
+use crate::image::Terms;
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::Event;
 use crate::protocol::fault::LinkFault;
@@ -41,6 +43,8 @@ pub enum Work {
         form: SealForm,
         /// The file's name, kept inside the seal.
         name: String,
+        /// Who may open it.
+        terms: Terms,
     },
     /// Label it.
     Label {
@@ -146,6 +150,8 @@ impl Limits {
 
 /// A node as HTTP sees it.
 pub trait NodeService: Send + Sync + 'static {
+    /// Its users and images.
+    fn rights(&self) -> &dyn RightsService;
     /// Its id.
     fn node(&self) -> NodeId;
     /// Its HTTP address: what `Host` may say besides loopback names.

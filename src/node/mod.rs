@@ -14,6 +14,7 @@ mod open_files;
 mod options;
 pub mod reset;
 pub mod resources;
+mod rights;
 mod service;
 mod shared;
 mod start;

@@ -14,8 +14,9 @@ use super::actor::{Announced, FailCommanded, Node, StatusAsked};
 use super::desk::Desk;
 use super::ledger::Ledger;
 use super::members::Membership;
+use super::rights::Rights;
 use super::shared::Shared;
-use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending};
+use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, RightsService, Sending};
 use crate::id::{NodeId, RequestId};
 use crate::protocol::election::ElectionResult;
 use crate::protocol::event::{Event, EventKind};
@@ -50,6 +51,8 @@ pub struct Counter {
     pub ledger: Ledger,
     /// Who belongs to the cluster.
     pub membership: Membership,
+    /// Users and images.
+    pub rights: Rights,
     /// For callers that name no request id, if the system's randomness fails.
     pub random: Mutex<SmallRng>,
 }
@@ -68,6 +71,10 @@ fn not_active(state: NodeState) -> Problem {
 }
 
 impl NodeService for Counter {
+    fn rights(&self) -> &dyn RightsService {
+        &self.rights
+    }
+
     fn node(&self) -> NodeId {
         self.shared.node()
     }

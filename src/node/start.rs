@@ -22,6 +22,7 @@ use super::listener::{self, ListenerSettings};
 use super::members::Membership;
 use super::open_files;
 use super::options::{NodeError, NodeOptions, bind};
+use super::rights::Rights;
 use super::service::Counter;
 use super::shared::Shared;
 use super::stopping::Stopping;
@@ -203,7 +204,9 @@ async fn serve(
     let changing = Arc::default();
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
-    let counter = Counter { node, desk, shared, faults, limits, ledger, membership, random };
+    let needs_invitation = !address.ip().is_loopback();
+    let rights = Rights { ledger: ledger.clone(), tools, needs_invitation };
+    let counter = Counter { node, desk, shared, faults, limits, ledger, membership, rights, random };
     let server =
         http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
     let handle = server.handle();

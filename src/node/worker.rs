@@ -12,7 +12,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::desk::Ticket;
 use crate::http::{Done, Work};
 use crate::image::{
-    self, ClusterId, ClusterKey, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions, Terms,
+    self, ClusterId, ClusterKey, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions,
 };
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::{scheduling, time};
@@ -95,7 +95,7 @@ impl Worker {
             Work::Label { label, form } => {
                 image::label(file, label, &tools.limits, *form, &mut self.scratch).map_err(image_error)
             }
-            Work::Seal { form, name } => {
+            Work::Seal { form, name, terms } => {
                 let Some(cluster_id) = tools.cluster_id.get() else {
                     let detail = "this node has not learned the cluster id yet: it seals after the first election";
                     return Err(Problem::new(ProblemCode::NoClusterId, detail));
@@ -106,8 +106,7 @@ impl Worker {
                     image_nonce: ImageNonce(random_bytes()?),
                     data_key: DataKey(random_bytes()?),
                 };
-                // Unowned until users exist: nobody's key opens it but the cluster's.
-                let options = SealOptions { cover: tools.cover.clone(), form: *form, terms: Terms::default() };
+                let options = SealOptions { cover: tools.cover.clone(), form: *form, terms: terms.clone() };
                 image::seal(file, name, &keys, &options, &tools.limits, &mut self.scratch).map_err(image_error)
             }
         }

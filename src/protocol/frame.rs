@@ -18,7 +18,7 @@ use crate::protocol::sync::{StateSync, StateSyncResponse};
 pub const MAGIC: [u8; 4] = *b"ICNP";
 
 /// Version of the node protocol. Nodes of two versions do not talk to each other.
-pub const VERSION: u16 = 2;
+pub const VERSION: u16 = 3;
 
 /// Size of the preamble in bytes.
 pub const PREAMBLE_BYTES: usize = 6;
@@ -102,6 +102,7 @@ impl fmt::Display for Purpose {
             Purpose::Raft(Lane::Append) => "raft append",
             Purpose::Raft(Lane::Lease) => "raft lease",
             Purpose::Raft(Lane::Snapshot) => "raft snapshot",
+            Purpose::Raft(Lane::Write) => "raft write",
         })
     }
 }
@@ -117,11 +118,13 @@ pub enum Lane {
     Lease,
     /// Snapshots in chunks.
     Snapshot,
+    /// Writes that another member was asked for.
+    Write,
 }
 
 impl Lane {
     /// All lanes.
-    pub const ALL: [Lane; 4] = [Lane::Vote, Lane::Append, Lane::Lease, Lane::Snapshot];
+    pub const ALL: [Lane; 5] = [Lane::Vote, Lane::Append, Lane::Lease, Lane::Snapshot, Lane::Write];
 }
 
 /// The first frame of the node that connects.

@@ -292,6 +292,8 @@ pub enum RefusedWhy {
     },
     /// The user signs with other keys now.
     KeyReplaced,
+    /// Whoever asks is no user of this cluster.
+    UnknownCaller,
     /// There is no such user.
     NoSuchUser,
     /// The user was expelled.
@@ -356,8 +358,11 @@ impl fmt::Display for RefusedWhy {
                     "it is signed with keys that were replaced: use the newest ones, wherever they were made"
                 )
             }
+            RefusedWhy::UnknownCaller => {
+                write!(formatter, "whoever signed this is no user of this cluster: `client register NAME` makes one")
+            }
             RefusedWhy::NoSuchUser => {
-                write!(formatter, "there is no such user in this cluster: `client register NAME` makes one")
+                write!(formatter, "there is no such user: ask them to run `client register NAME`")
             }
             RefusedWhy::UserExpelled => write!(formatter, "this user was expelled from the cluster"),
             RefusedWhy::NameTaken => write!(formatter, "somebody else has this name: take another one"),

@@ -33,6 +33,12 @@ pub enum ProblemCode {
     Unauthorized,
     /// The caller may not do this: a foreign `Host` or `Origin`, or a wrong admin token (403).
     Forbidden,
+    /// The call needs a user's signature, and this one is missing or not believed (401).
+    SignatureRefused,
+    /// The user has no right to do this, or there is no such image (403).
+    Denied,
+    /// The image belongs to another cluster, or is locked under a cluster key that was retired (409).
+    WrongCluster,
     /// The job was dropped because the node failed meanwhile (503).
     Dropped,
     /// Another node leads; the answer's `Location` names it (307).
@@ -60,8 +66,8 @@ impl ProblemCode {
     pub const fn status(self) -> u16 {
         match self {
             ProblemCode::BadRequest => 400,
-            ProblemCode::Unauthorized => 401,
-            ProblemCode::Forbidden => 403,
+            ProblemCode::Unauthorized | ProblemCode::SignatureRefused => 401,
+            ProblemCode::Forbidden | ProblemCode::Denied => 403,
             ProblemCode::NotFound => 404,
             ProblemCode::MethodNotAllowed => 405,
             ProblemCode::TooSlow => 408,
@@ -69,7 +75,7 @@ impl ProblemCode {
             ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
             ProblemCode::Internal => 500,
             ProblemCode::NotLeader => 307,
-            ProblemCode::Conflict => 409,
+            ProblemCode::Conflict | ProblemCode::WrongCluster => 409,
             ProblemCode::Forgotten => 410,
             ProblemCode::Busy
             | ProblemCode::NotActive
@@ -111,6 +117,9 @@ impl ProblemCode {
             | ProblemCode::TooSlow
             | ProblemCode::Unauthorized
             | ProblemCode::Forbidden
+            | ProblemCode::SignatureRefused
+            | ProblemCode::Denied
+            | ProblemCode::WrongCluster
             | ProblemCode::Conflict
             | ProblemCode::Forgotten
             | ProblemCode::StorageFull => false,

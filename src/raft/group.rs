@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as ApiError};
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, TransferLeaderRequest};
@@ -19,10 +20,12 @@ use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec;
 use crate::protocol::election::Campaign;
 use crate::protocol::frame::Lane;
+use crate::protocol::ledger::Write;
 use crate::protocol::membership::Place;
 use crate::protocol::status::Leadership;
 use crate::raft::ballot::Ballot;
 use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
+use crate::raft::forward::{NotWritten, Written};
 use crate::raft::machine::Machine;
 use crate::raft::network::{self, Chunk, Envelope, Network, RaftTransport, Request, Response};
 use crate::raft::types::{Command, Snapshot, SnapshotMeta, Types, Vote, position};
@@ -133,6 +136,10 @@ impl<R: AsyncRuntime> Group<R> {
     /// What has been applied.
     pub fn machine(&self) -> &Machine {
         &self.machine
+    }
+
+    pub(crate) fn transport(&self) -> &dyn RaftTransport {
+        self.transport.as_ref()
     }
 
     pub(crate) fn ballot(&self) -> &Ballot {
@@ -299,7 +306,14 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// Answers a request that [`RaftTransport::call`] carried here, on a connection of `caller`. Empty only if the answer could not be
     /// encoded.
-    pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
+    ///
+    /// `writes` takes the writes that other members hand on to the leader.
+    pub async fn receive(
+        &self,
+        caller: MemberId,
+        request: Vec<u8>,
+        writes: impl FnOnce(Write) -> BoxFuture<'static, Result<Written, NotWritten>>,
+    ) -> Vec<u8> {
         let response = match codec::decode::<Envelope<R>>(&request) {
             Ok(Envelope { to, from, .. }) if to != self.me => {
                 log::debug!("node {}: node {from} means {to}, another life of this disk", self.me);
@@ -307,7 +321,10 @@ impl<R: AsyncRuntime> Group<R> {
             }
             Ok(envelope) => match admit(caller, envelope.from, kind_of(&envelope.request), self.standing(caller)) {
                 Ok(()) => {
-                    let answer = self.answer(envelope).await;
+                    let answer = match envelope {
+                        Envelope { request: Request::Write(write), .. } => Ok(Response::Written(writes(*write).await)),
+                        envelope => self.answer(envelope).await,
+                    };
                     answer.unwrap_or_else(|fatal| Response::Refused(self.stopped(&fatal).to_string()))
                 }
                 Err(why) => {
@@ -379,6 +396,7 @@ impl<R: AsyncRuntime> Group<R> {
                 Ok(None) => Response::Chunk,
                 Err(why) => Response::Refused(why),
             },
+            Request::Write(_) => Response::Refused("a write is none of Raft's own requests".to_owned()),
             Request::Position => {
                 let state = |state: &openraft::RaftState<Types<R>>| {
                     (Term(state.vote_ref().leader_id().term), position(state.log_ids.last().copied()))
@@ -459,6 +477,7 @@ fn kind_of<R: AsyncRuntime>(request: &Request<R>) -> Kind {
         Request::Chunk(chunk) => Kind::By(by(&chunk.vote)),
         Request::Transfer(request) => Kind::Transfer(by(request.from_leader())),
         Request::Position => Kind::Question,
+        Request::Write(_) => Kind::Write,
     }
 }
 

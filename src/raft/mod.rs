@@ -24,6 +24,7 @@ pub mod types;
 mod ballot;
 mod compaction;
 mod feed;
+pub mod forward;
 mod members;
 mod network;
 mod proposals;
@@ -45,6 +46,7 @@ use tokio::sync::watch;
 
 pub use self::error::{CampaignError, HandOverError, HashError, ProposeError, RaftError};
 pub use self::feed::Forgotten;
+pub use self::forward::Written;
 pub use self::members::MembershipError;
 pub use self::network::{RaftTransport, TransportError};
 pub use self::types::{Command, Outcome};
@@ -290,6 +292,15 @@ impl RaftNode {
         self.proposals.write(write).await
     }
 
+    /// Commits and applies a write of a user: here if this node leads, else at the leader, to whom it is handed on. Whoever calls this
+    /// has checked its signature.
+    ///
+    /// # Errors
+    /// [`ProposeError`]; `NotLeader` only if no leader is known, or the one that is known is none.
+    pub async fn write_anywhere(&self, write: Write) -> Result<Written, ProposeError> {
+        forward::write(self, write).await
+    }
+
     /// As leader: refuses a write that would let the ledger grow over its limit. What only deletes is welcome then, and what was done
     /// already.
     fn has_room(&self, write: &Write) -> Result<(), ProposeError> {
@@ -363,7 +374,7 @@ impl RaftNode {
 
     /// Answers a request of the [`RaftTransport`] of `caller`.
     pub async fn receive(&self, caller: MemberId, request: Vec<u8>) -> Vec<u8> {
-        self.group.receive(caller, request).await
+        self.group.receive(caller, request, |write| forward::take(self, write)).await
     }
 
     /// The cluster id, once this node has applied the first membership.

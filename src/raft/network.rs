@@ -21,8 +21,10 @@ use thiserror::Error;
 use crate::id::{LogPosition, MemberId, Term};
 use crate::protocol::codec::{self, CodecError};
 use crate::protocol::frame::{Lane, Opaque};
+use crate::protocol::ledger::Write;
 use crate::protocol::membership::Place;
 use crate::raft::ballot::Ballot;
+use crate::raft::forward::{NotWritten, Written};
 use crate::raft::types::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 
 /// Snapshots travel in chunks of this size.
@@ -86,6 +88,8 @@ pub(crate) enum Request<R: AsyncRuntime> {
     Chunk(Chunk),
     /// Where does your log end? Asked before a hand-over.
     Position,
+    /// A write for the leader, whose signature the sender has checked.
+    Write(Box<Write>),
 }
 
 /// A piece of a snapshot.
@@ -113,6 +117,7 @@ pub(crate) enum Response<R: AsyncRuntime> {
     },
     /// The request was not carried out.
     Refused(String),
+    Written(Result<Written, NotWritten>),
 }
 
 /// Makes the library's clients.

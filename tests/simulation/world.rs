@@ -107,7 +107,10 @@ impl RaftTransport for SimTransport {
                 return std::future::pending().await;
             };
             // The target works on, whether or not somebody still waits for the answer.
-            let answer = SimRuntime::spawn(async move { group.receive(sender, request).await }).await;
+            let answer = SimRuntime::spawn(async move {
+                group.receive(sender, request, |_| unreachable!("nobody hands writes on")).await
+            })
+            .await;
             world.travel(to, from).await;
             if world.life(to) != target_life {
                 return std::future::pending().await;

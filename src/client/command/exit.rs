@@ -65,7 +65,11 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
     match code {
         ProblemCode::BadRequest | ProblemCode::MethodNotAllowed => Exit::Usage,
         ProblemCode::NotFound => Exit::NotFound,
-        ProblemCode::Unauthorized | ProblemCode::Forbidden => Exit::Denied,
+        ProblemCode::Unauthorized
+        | ProblemCode::Forbidden
+        | ProblemCode::SignatureRefused
+        | ProblemCode::Denied
+        | ProblemCode::WrongCluster => Exit::Denied,
         ProblemCode::BadImage => Exit::Damaged,
         ProblemCode::TooLarge
         | ProblemCode::TooSlow

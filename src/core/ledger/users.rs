@@ -71,8 +71,8 @@ fn check_time(signed: Signed, now: Date) -> Result<(), RefusedWhy> {
 impl Users {
     /// Whether the signature is of now, and by the present keys of a user who may ask for something.
     pub fn check(&self, caller: Caller, signed: Signed, now: Date) -> Result<UserId, RefusedWhy> {
-        let Caller::User(user) = caller else { return Err(RefusedWhy::NoSuchUser) };
-        let entry = self.users.get(&user).ok_or(RefusedWhy::NoSuchUser)?;
+        let Caller::User(user) = caller else { return Err(RefusedWhy::UnknownCaller) };
+        let entry = self.users.get(&user).ok_or(RefusedWhy::UnknownCaller)?;
         if entry.is_expelled {
             return Err(RefusedWhy::UserExpelled);
         }

@@ -83,6 +83,8 @@ pub enum Kind {
     Transfer(MemberId),
     /// A question that changes nothing.
     Question,
+    /// A write of the ledger, whose signature the sender says to have checked.
+    Write,
 }
 
 /// Why a request of Raft is not carried out.
@@ -125,10 +127,10 @@ pub fn admit(caller: MemberId, from: MemberId, kind: Kind, standing: Standing) -
     }
     match (kind, standing) {
         (Kind::By(of) | Kind::Transfer(of), _) if of != from => Err(Inadmissible::NotItsVote { from, of }),
-        (Kind::By(_) | Kind::Transfer(_), Standing::Removed) => Err(Inadmissible::Removed(from.node)),
+        (Kind::By(_) | Kind::Transfer(_) | Kind::Write, Standing::Removed) => Err(Inadmissible::Removed(from.node)),
         // Whoever is to lead has nearly the whole log, and knows its leader from there.
-        (Kind::Transfer(_), Standing::Unknown) => Err(Inadmissible::Unknown(from.node)),
-        (Kind::By(_) | Kind::Transfer(_), _) | (Kind::Question, _) => Ok(()),
+        (Kind::Transfer(_) | Kind::Write, Standing::Unknown) => Err(Inadmissible::Unknown(from.node)),
+        (Kind::By(_) | Kind::Transfer(_) | Kind::Write | Kind::Question, _) => Ok(()),
     }
 }
 
@@ -139,6 +141,16 @@ mod tests {
 
     fn member(node: u16, life: u64) -> MemberId {
         MemberId { node: NodeId(node), incarnation: Incarnation(life) }
+    }
+
+    /// A leader believes a signature that another node has checked: only if that is a member.
+    #[test]
+    fn only_members_hand_writes_on() {
+        let caller = member(2, 1);
+        assert_eq!(admit(caller, caller, Kind::Write, Standing::Member), Ok(()));
+        let refused = admit(caller, caller, Kind::Write, Standing::Unknown);
+        assert_eq!(refused, Err(Inadmissible::Unknown(NodeId(2))));
+        assert_eq!(admit(caller, caller, Kind::Write, Standing::Removed), Err(Inadmissible::Removed(NodeId(2))));
     }
 
     #[test]
