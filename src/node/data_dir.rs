@@ -350,8 +350,8 @@ mod tests {
         for (text, expected) in [
             ("format = 9\nsomething = \"new\"\n", "format 9"),
             ("format = 1\nnode = 1\n", "format 1, which this program does not read"),
-            ("format = 2\nnode = 1\n", "damaged"),
-            ("format = 2\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
+            ("format = 3\nnode = 1\n", "damaged"),
+            ("format = 3\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
             ("", "no format"),
         ] {
             fs::write(&identity, text).unwrap();

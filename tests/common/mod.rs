@@ -163,6 +163,11 @@ impl TestCluster {
         format!("http://{}", self.http_address(id))
     }
 
+    /// Where the running nodes answer.
+    pub fn urls(&self) -> Vec<String> {
+        self.running().into_iter().map(|id| self.url(id)).collect()
+    }
+
     pub fn http_address(&self, id: u16) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.ports[&id].0))
     }
