@@ -87,8 +87,9 @@ pub async fn signed_json<T: DeserializeOwned>(
 ) -> Result<(Signer, T), Turned> {
     let claim = claimed(request)?;
     check_body(&claim, &body.0)?;
-    let value = json(&body.0)?;
-    Ok((signer(service, request, claim).await?, value))
+    // Nothing of it is read before it is known whose it is.
+    let signer = signer(service, request, claim).await?;
+    Ok((signer, json(&body.0)?))
 }
 
 /// Who signed it, if that is true.
