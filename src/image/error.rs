@@ -94,6 +94,14 @@ pub enum ImageError {
         /// The id of the key that was tried.
         own: KeyId,
     },
+    /// The seal was made under a key that was taken out of use.
+    #[error(
+        "this image is locked under the cluster key {key}, which was retired: ask its owner to lock the original again"
+    )]
+    RetiredKey {
+        /// The key id that the file names.
+        key: KeyId,
+    },
     /// The seal does not authenticate: a bit of it was changed after it was made.
     #[error("the seal's {part} was altered after sealing: fetch the sealed file again from where it came from")]
     Tampered {
@@ -127,6 +135,7 @@ impl ImageError {
             }
             ImageError::CarrierTooSmall { .. } => ProblemCode::CarrierTooSmall,
             ImageError::NameTooLong { .. } | ImageError::TooManyRights { .. } => ProblemCode::BadRequest,
+            ImageError::WrongKey { .. } | ImageError::RetiredKey { .. } => ProblemCode::WrongCluster,
             _ => ProblemCode::BadImage,
         }
     }

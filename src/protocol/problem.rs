@@ -33,6 +33,8 @@ pub enum ProblemCode {
     Unauthorized,
     /// The caller may not do this: a foreign `Host` or `Origin`, or a wrong admin token (403).
     Forbidden,
+    /// The image belongs to another cluster, or is locked under a cluster key that was retired (409).
+    WrongCluster,
     /// The job was dropped because the node failed meanwhile (503).
     Dropped,
     /// Another node leads; the answer's `Location` names it (307).
@@ -69,7 +71,7 @@ impl ProblemCode {
             ProblemCode::BadImage | ProblemCode::CarrierTooSmall => 422,
             ProblemCode::Internal => 500,
             ProblemCode::NotLeader => 307,
-            ProblemCode::Conflict => 409,
+            ProblemCode::Conflict | ProblemCode::WrongCluster => 409,
             ProblemCode::Forgotten => 410,
             ProblemCode::Busy
             | ProblemCode::NotActive
@@ -111,6 +113,7 @@ impl ProblemCode {
             | ProblemCode::TooSlow
             | ProblemCode::Unauthorized
             | ProblemCode::Forbidden
+            | ProblemCode::WrongCluster
             | ProblemCode::Conflict
             | ProblemCode::Forgotten
             | ProblemCode::StorageFull => false,
