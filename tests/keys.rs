@@ -29,7 +29,7 @@ fn decrypt(cluster: &TestCluster, file: &str) -> (i32, String, String) {
 
 /// Seals a picture at a running node, keeps it as `name`, and returns the key's id.
 async fn sealed(cluster: &TestCluster, name: &str) -> String {
-    let response = cluster.post(1, route::ENCRYPT, picture(1)).await.unwrap();
+    let response = cluster.post(1, route::SEAL, picture(1)).await.unwrap();
     assert_eq!(response.status(), 200);
     let file = response.bytes().await.unwrap();
     std::fs::write(cluster.directory().join(name), &file).unwrap();

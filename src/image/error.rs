@@ -78,6 +78,9 @@ pub enum ImageError {
     /// No seal is found in the picture.
     #[error("the picture is not sealed: it was never sealed, or was scaled or recompressed since")]
     NotSealed,
+    /// The picture shows the banner of a sealed one, and holds nothing.
+    #[error("this copy was changed on its way (recompressed, scaled or reduced in colours): ask for the original file")]
+    ChangedCopy,
     /// A seal of a version that this program does not know.
     #[error("the seal has version {found}, this program reads version {known}: update it")]
     WrongVersion {

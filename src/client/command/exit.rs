@@ -156,6 +156,7 @@ impl From<ImageError> for CommandError {
             ImageError::NotAnImage
             | ImageError::Truncated { .. }
             | ImageError::Damaged { .. }
+            | ImageError::ChangedCopy
             | ImageError::Tampered { .. } => Exit::Damaged,
             _ => Exit::Failed,
         };
