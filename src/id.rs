@@ -242,6 +242,18 @@ hexadecimal_id!(
     /// A sealed image: BLAKE3-256 of its whole header.
     ImageId, 32, "an image id"
 );
+hexadecimal_id!(
+    /// A cluster key, by eight bytes that tell nothing about it.
+    KeyId, 8, "the id of a cluster key"
+);
+
+impl KeyId {
+    /// The name of the cluster key of these bytes.
+    pub fn of(cluster_key: &[u8; 32]) -> KeyId {
+        let hash = blake3::derive_key("image-cloud 2026 cluster key id v1", cluster_key);
+        KeyId(*hash.first_chunk().expect("a hash has 32 bytes"))
+    }
+}
 
 #[cfg(test)]
 mod tests {

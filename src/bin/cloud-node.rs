@@ -9,7 +9,8 @@ use clap::{Parser, Subcommand};
 use image_cloud::config::secrets::bundles::Purpose;
 use image_cloud::config::{ClusterConfig, ConfiguredNode, HttpTls, StrategyName};
 use image_cloud::core::election::FirstStart;
-use image_cloud::id::NodeId;
+use image_cloud::id::{KeyId, NodeId};
+use image_cloud::node::key_command::{self, KeyPlace};
 use image_cloud::node::reset::reset;
 use image_cloud::node::{self, NodeError, NodeOptions, init};
 use image_cloud::protocol::membership::Place;
@@ -24,6 +25,7 @@ use image_cloud::protocol::membership::Place;
                    cloud-node 2 --listen 127.0.0.1:8012 --data /tmp/two\n  RUST_LOG=debug cloud-node 3\n  \
                    cloud-node init --out secrets        secrets for a cluster on several machines\n  \
                    cloud-node 1 --secrets secrets/node-1\n  \
+                   cloud-node key rotate                a new key for new images; old ones still open\n  \
                    cloud-node reset 2 --yes             deletes what node 2 keeps on this machine\n  \
                    cloud-node openapi > openapi.json    the description of the HTTP interface, without a running node\n  \
                    cloud-node 4 --listen 127.0.0.1:8004 --join   waits until `client members add 4 127.0.0.1:8004` takes it in",
@@ -119,8 +121,62 @@ enum Command {
         #[arg(long, env = "CLOUD_DATA", value_name = "DIR")]
         data: Option<PathBuf>,
     },
+    /// The cluster's keys, under which images are locked: make a new one, take an old one out, show them
+    #[command(
+        before_help = "Examples:\n  cloud-node key list                             id, state and date of each\n  \
+                             cloud-node key rotate                           a new current key; old images still open\n  \
+                             cloud-node key retire 1a2b3c4d5e6f7081          images under this one no longer open\n  \
+                             cloud-node key rotate --out secrets             for the bundles of `cloud-node init --out secrets`"
+    )]
+    Key {
+        #[command(subcommand)]
+        action: KeyAction,
+        #[command(flatten)]
+        place: KeyArguments,
+    },
     /// Print the description of the HTTP interface (OpenAPI 3.1), which every node serves at /api/v1/openapi.json
     Openapi,
+}
+
+#[derive(Subcommand)]
+enum KeyAction {
+    /// Make a new current key. Images that are locked already still open
+    Rotate,
+    /// Take an old key out of use: images that are locked under it are refused by its name
+    Retire {
+        /// Which, as `cloud-node key list` shows it
+        id: KeyId,
+    },
+    /// Show the keys: id, current, old or retired, when made
+    List,
+}
+
+#[derive(clap::Args)]
+struct KeyArguments {
+    /// The directory of the keys [default: data/cluster]
+    #[arg(long, env = "CLOUD_SECRETS", value_name = "DIR", global = true)]
+    secrets: Option<PathBuf>,
+    /// What `cloud-node init --out` made: the operator's keys change, and each bundle gets a copy
+    #[arg(long, value_name = "DIR", global = true)]
+    out: Option<PathBuf>,
+    /// The configuration file [default: config/cluster.toml where it exists]
+    #[arg(long, env = "CLOUD_CONFIG", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Directory of logs and secrets [default: data]
+    #[arg(long, env = "CLOUD_DATA", value_name = "DIR", global = true)]
+    data: Option<PathBuf>,
+}
+
+impl KeyArguments {
+    fn place(&self) -> Result<KeyPlace, NodeError> {
+        if let Some(out) = &self.out {
+            return Ok(KeyPlace::Bundles(out.clone()));
+        }
+        let mut config = ClusterConfig::load(self.config.as_deref())?;
+        config.data = self.data.clone().unwrap_or(config.data);
+        config.secrets = self.secrets.clone().or(config.secrets);
+        Ok(KeyPlace::Directory(config.secrets_directory()))
+    }
 }
 
 fn options(id: NodeId, arguments: Arguments) -> Result<NodeOptions, NodeError> {
@@ -188,6 +244,15 @@ fn run(arguments: Arguments) -> Result<(), NodeError> {
             let mut config = ClusterConfig::load(config.as_deref())?;
             config.data = data.clone().unwrap_or(config.data);
             say(&reset(&config, *node, *yes)?);
+            Ok(())
+        }
+        (Some(Command::Key { action, place }), _) => {
+            let place = place.place()?;
+            say(&match action {
+                KeyAction::Rotate => key_command::rotate(&place)?,
+                KeyAction::Retire { id } => key_command::retire(&place, *id)?,
+                KeyAction::List => key_command::list(&place)?,
+            });
             Ok(())
         }
         (Some(Command::Openapi), _) => {

@@ -78,6 +78,9 @@ pub enum ImageError {
     /// No seal is found in the picture.
     #[error("the picture is not sealed: it was never sealed, or was scaled or recompressed since")]
     NotSealed,
+    /// The picture shows the banner of a sealed one, and holds nothing.
+    #[error("this copy was changed on its way (recompressed, scaled or reduced in colours): ask for the original file")]
+    ChangedCopy,
     /// A seal of a version that this program does not know.
     #[error("the seal has version {found}, this program reads version {known}: update it")]
     WrongVersion {
@@ -93,6 +96,14 @@ pub enum ImageError {
         file: KeyId,
         /// The id of the key that was tried.
         own: KeyId,
+    },
+    /// The seal was made under a key that was taken out of use.
+    #[error(
+        "this image is locked under the cluster key {key}, which was retired: ask its owner to lock the original again"
+    )]
+    RetiredKey {
+        /// The key id that the file names.
+        key: KeyId,
     },
     /// The seal does not authenticate: a bit of it was changed after it was made.
     #[error("the seal's {part} was altered after sealing: fetch the sealed file again from where it came from")]
@@ -127,6 +138,7 @@ impl ImageError {
             }
             ImageError::CarrierTooSmall { .. } => ProblemCode::CarrierTooSmall,
             ImageError::NameTooLong { .. } | ImageError::TooManyRights { .. } => ProblemCode::BadRequest,
+            ImageError::WrongKey { .. } | ImageError::RetiredKey { .. } => ProblemCode::WrongCluster,
             _ => ProblemCode::BadImage,
         }
     }

@@ -217,7 +217,11 @@ impl PublicPart {
 }
 
 impl Wrap {
-    fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
+    /// What is encrypted.
+    ///
+    /// # Errors
+    /// [`ImageError::TooManyRights`], [`ImageError::NameTooLong`].
+    pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
         let Terms { owner, rights, expires_at_ms } = &self.terms;
         if rights.len() > MOST_RIGHTS {
             return Err(ImageError::TooManyRights { have: rights.len(), limit: MOST_RIGHTS });
@@ -239,7 +243,8 @@ impl Wrap {
         Ok(bytes)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Wrap> {
+    /// Reads what was decrypted. None if it is not what [`Self::to_bytes`] makes.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Wrap> {
         let mut reader = Reader(bytes);
         let data_key = DataKey(reader.take()?);
         let [flags] = reader.take()?;

@@ -4,9 +4,10 @@ use aws_lc_rs::aead::Aad;
 use serde::Serialize;
 
 use crate::image::carrier::read::{Container, is_intact};
+use crate::image::cover::recognise::shows_banner;
 use crate::image::error::ImageError;
-use crate::image::header::{DataKey, Header, PUBLIC_BYTES, PublicPart, TAG_BYTES, Terms};
-use crate::image::keys::ClusterKey;
+use crate::image::header::{DataKey, Header, PUBLIC_BYTES, PublicPart, TAG_BYTES, Terms, Wrap};
+use crate::image::keys::{ClusterKey, KeyRing};
 use crate::image::limits::Limits;
 use crate::image::probe::Format;
 use crate::image::seal::file_name;
@@ -44,11 +45,27 @@ pub struct Inspection {
 /// Opens a seal with the cluster's key, for whoever holds that key.
 ///
 /// # Errors
-/// [`ImageError::NotSealed`], [`ImageError::WrongVersion`], [`ImageError::WrongKey`], [`ImageError::Tampered`],
+/// [`ImageError::NotSealed`], [`ImageError::ChangedCopy`], [`ImageError::WrongVersion`], [`ImageError::WrongKey`], [`ImageError::Tampered`],
 /// [`ImageError::Damaged`], [`ImageError::Truncated`], [`ImageError::TooLarge`], [`ImageError::TooManyPixels`].
 pub fn unseal(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<Opened, ImageError> {
+    unseal_as(png, limits, |header| header.open(cluster_key))
+}
+
+/// Opens a seal with that one of the cluster's keys under which it was made.
+///
+/// # Errors
+/// As [`unseal`], and [`ImageError::RetiredKey`].
+pub fn unseal_under(png: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Opened, ImageError> {
+    unseal_as(png, limits, |header| keys.open(header))
+}
+
+fn unseal_as(
+    png: &[u8],
+    limits: &Limits,
+    open: impl Fn(&Header) -> Result<Wrap, ImageError>,
+) -> Result<Opened, ImageError> {
     let sealed = Sealed::find(png, limits)?;
-    let wrap = sealed.checked(sealed.header.open(cluster_key))?;
+    let wrap = sealed.checked(open(&sealed.header))?;
     let original = sealed.open(&wrap.data_key, limits)?;
     Ok(Opened { original, name: file_name(&wrap.name), media_type: wrap.media_type, terms: wrap.terms })
 }
@@ -105,8 +122,12 @@ impl<'a> Sealed<'a> {
     }
 
     fn find_decoded(png: &'a [u8], limits: &Limits) -> Result<Self, ImageError> {
-        let container = Container::decoded(png, limits)?;
-        Sealed::read(png, container, limits).unwrap_or(Err(ImageError::NotSealed))
+        let found = Container::decoded(png, limits)
+            .and_then(|container| Sealed::read(png, container, limits).unwrap_or(Err(ImageError::NotSealed)));
+        match found {
+            Err(ImageError::NotSealed) if shows_banner(png, limits) => Err(ImageError::ChangedCopy),
+            found => found,
+        }
     }
 
     fn read(png: &'a [u8], container: Container<'a>, limits: &Limits) -> Option<Result<Self, ImageError>> {

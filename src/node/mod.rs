@@ -7,6 +7,8 @@ mod events;
 mod exposure;
 mod inbound;
 pub mod init;
+pub mod key_command;
+mod keys;
 mod ledger;
 pub mod listener;
 mod members;

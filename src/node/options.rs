@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
+use crate::config::secrets::SecretsError;
 use crate::config::{ClusterConfig, ConfigError};
 use crate::core::election::FirstStart;
 use crate::id::{MemberId, NodeId};
@@ -37,7 +38,7 @@ pub enum NodeError {
     Config(#[from] ConfigError),
     /// The secrets.
     #[error(transparent)]
-    Secrets(#[from] crate::config::secrets::SecretsError),
+    Secrets(#[from] SecretsError),
     /// The data directory.
     #[error(transparent)]
     DataDirectory(#[from] super::data_dir::DataDirError),
@@ -112,8 +113,16 @@ pub enum NodeError {
 impl NodeError {
     /// Whether the cause is what the user asked for, rather than the state of the machine.
     pub fn is_usage(&self) -> bool {
-        use NodeError::{Config, Cover, NotConfirmed, NotLoopback};
-        matches!(self, Config(_) | NotLoopback { .. } | Cover { .. } | NotConfirmed { .. })
+        use NodeError::{Config, Cover, NotConfirmed, NotLoopback, Secrets};
+        use SecretsError::{IsCurrent, NoSuchKey};
+        matches!(
+            self,
+            Config(_)
+                | NotLoopback { .. }
+                | Cover { .. }
+                | NotConfirmed { .. }
+                | Secrets(IsCurrent { .. } | NoSuchKey { .. })
+        )
     }
 
     /// Whether the node is no member any more, so that there is no sense in starting it again.

@@ -171,7 +171,7 @@ impl Rights {
             let detail = format!("this image belongs to the cluster {}, this is {cluster}", read.public.cluster_id);
             return Err(refused(ProblemCode::WrongCluster, detail));
         }
-        let wrap = read.open(&self.tools.cluster_key).map_err(wrong)?;
+        let wrap = self.tools.keys.ring().open(&read).map_err(wrong)?;
         let Terms { owner, rights, expires_at_ms } = wrap.terms.clone();
         let Some(owner) = owner else {
             let detail = "this image has no owner: it opens only where the cluster's key is, with `client decrypt`";
@@ -280,14 +280,15 @@ impl Rights {
         let cluster = self.cluster().map_err(NotHere::Refused)?;
         let purpose = Purpose::LocalSeal { cluster, user: signer.user, id: signer.id };
         let data_key = BASE64_STANDARD.decode(data_key).map_err(|error| bad(format!("data_key: {error}")))?;
-        let data_key = ClusterReader::new(self.tools.cluster_key.secret_bytes()).open(&data_key, &purpose);
+        let cluster_key = self.tools.keys.current();
+        let data_key = ClusterReader::new(cluster_key.secret_bytes()).open(&data_key, &purpose);
         let data_key: Option<[u8; 32]> = data_key.and_then(|key| key.try_into().ok());
         let data_key =
             data_key.ok_or_else(|| bad("data_key does not open: seal it to the cluster's present key".into()))?;
         let terms = Terms { owner: Some(signer.user), rights, expires_at_ms: expires.map(|date| date.0) };
         let wrap = Wrap { data_key: DataKey(data_key), terms, media_type, name };
-        let (key, limits) = (&self.tools.cluster_key, &self.tools.limits);
-        let header = Header::create(&wrap, key, cluster, ImageNonce(random()?), payload_bytes, limits);
+        let nonce = ImageNonce(random()?);
+        let header = Header::create(&wrap, &cluster_key, cluster, nonce, payload_bytes, &self.tools.limits);
         let header = header.map_err(|error| NotHere::Refused(error.problem()))?;
         Ok(HeaderAnswer { header: BASE64_STANDARD.encode(header.as_bytes()) })
     }
@@ -320,10 +321,11 @@ fn untouched(image: ImageId, terms: &WrapTerms) -> ImageRecord {
 
 impl RightsService for Rights {
     fn identity(&self) -> Result<ClusterIdentity, Problem> {
-        let reader = ClusterReader::new(self.tools.cluster_key.secret_bytes());
+        let cluster_key = self.tools.keys.current();
+        let reader = ClusterReader::new(cluster_key.secret_bytes());
         Ok(ClusterIdentity {
             cluster_id: self.cluster()?,
-            key_id: self.tools.cluster_key.id().to_string(),
+            key_id: cluster_key.id().to_string(),
             public_key: reader.public(),
             now: Date(time::unix_millis()),
             needs_invitation: self.needs_invitation,

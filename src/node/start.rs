@@ -17,6 +17,7 @@ use super::data_dir::DataDir;
 use super::desk::Desk;
 use super::exposure;
 use super::inbound::Entrance;
+use super::keys::Keys;
 use super::ledger::Ledger;
 use super::listener::{self, ListenerSettings};
 use super::members::Membership;
@@ -35,7 +36,7 @@ use crate::core::membership::Roster;
 use crate::core::{election, failure, jobs, liveness, placement, recovery};
 use crate::http;
 use crate::id::{Load, MemberId, NodeId};
-use crate::image::{ClusterKey, Cover, Limits};
+use crate::image::{Cover, Limits};
 use crate::protocol::election::Heartbeat;
 use crate::protocol::frame::Lane;
 use crate::protocol::membership::Place;
@@ -65,7 +66,7 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
         Some(cluster) => secrets::of_cluster_here(cluster, &options.config.secrets_directory(), options.id)?,
         None => options.config.node_secrets(options.id)?,
     };
-    let tools = Arc::new(tools(&options.config, ClusterKey::new(secrets.cluster_key.0))?);
+    let tools = Arc::new(tools(&options.config, Keys::open(&options.config.secrets_directory())?)?);
     let doors =
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
@@ -102,7 +103,7 @@ fn http_door(config: &ClusterConfig, node: &ConfiguredNode, secrets: NodeSecrets
     Ok(http::Door { access, tls, connections })
 }
 
-fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeError> {
+fn tools(config: &ClusterConfig, keys: Keys) -> Result<Tools, NodeError> {
     let limits = image_limits(&config.limits);
     let cover = match &config.jobs.cover {
         None => Cover::access_denied(),
@@ -113,7 +114,7 @@ fn tools(config: &ClusterConfig, cluster_key: ClusterKey) -> Result<Tools, NodeE
         }
     };
     let simulated_delay = Duration::from_millis(config.jobs.simulated_delay_ms);
-    Ok(Tools { cluster_key, cluster_id: OnceLock::new(), cover, limits, simulated_delay })
+    Ok(Tools { keys, cluster_id: OnceLock::new(), cover, limits, simulated_delay })
 }
 
 fn image_limits(numbers: &LimitNumbers) -> Limits {

@@ -10,17 +10,16 @@ use bytes::Bytes;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::desk::Ticket;
+use super::keys::Keys;
 use crate::http::{Done, Work};
-use crate::image::{
-    self, ClusterId, ClusterKey, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions,
-};
+use crate::image::{self, ClusterId, Cover, DataKey, ImageError, ImageNonce, Limits, Scratch, SealKeys, SealOptions};
 use crate::protocol::problem::{Problem, ProblemCode};
 use crate::{scheduling, time};
 
 /// What every worker needs.
 pub struct Tools {
-    /// The key under which headers are wrapped.
-    pub cluster_key: ClusterKey,
+    /// The keys under which headers are wrapped.
+    pub keys: Keys,
     /// Set once the node has learned it; before that nothing is sealed.
     pub cluster_id: OnceLock<ClusterId>,
     /// What a stranger sees.
@@ -101,7 +100,7 @@ impl Worker {
                     return Err(Problem::new(ProblemCode::NoClusterId, detail));
                 };
                 let keys = SealKeys {
-                    cluster_key: tools.cluster_key.clone(),
+                    cluster_key: tools.keys.current(),
                     cluster_id: *cluster_id,
                     image_nonce: ImageNonce(random_bytes()?),
                     data_key: DataKey(random_bytes()?),

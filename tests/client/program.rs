@@ -179,6 +179,14 @@ fn what_is_sealed_opens_here_with_the_key_and_tells_a_stranger_only_its_public_p
     assert_eq!(exit_of(&["decrypt", "sealed.png", "--cluster-key", "other/cluster.key"]), 5);
     std::fs::write(at("original.png"), &original).unwrap();
     assert_eq!(exit_of(&["inspect", "original.png"]), 3);
+    let recompressed = image::load_from_memory(&sealed).unwrap().into_rgb8();
+    recompressed.save_with_format(at("chat.jpg"), image::ImageFormat::Jpeg).unwrap();
+    let (code, _, error) = run(directory.path(), &[], &["inspect", "chat.jpg"]);
+    assert_eq!(code, 6, "{error}");
+    assert!(
+        error.contains("this copy was changed on its way") && error.contains("ask for the original file"),
+        "{error}"
+    );
     std::fs::write(at("text.png"), b"no picture").unwrap();
     assert_eq!(exit_of(&["inspect", "text.png"]), 6);
     std::fs::write(at("torn.png"), &sealed[..sealed.len() / 2]).unwrap();

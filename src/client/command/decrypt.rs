@@ -19,7 +19,7 @@ pub struct Arguments {
     /// The locked picture; `-` for stdin
     #[arg(value_name = "FILE")]
     pub input: PathBuf,
-    /// The cluster's key
+    /// The cluster's key; old ones beside it open what they locked, retired ones do not
     #[arg(long, value_name = "PATH")]
     pub cluster_key: PathBuf,
     #[command(flatten)]
@@ -27,10 +27,10 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
-    let key = local::cluster_key(&arguments.cluster_key)?;
+    let keys = local::cluster_keys(&arguments.cluster_key)?;
     let limits = target.limits();
     let file = files::read(&arguments.input, limits.file_bytes())?;
-    let opened = local::unseal(&file, &key, &limits)?;
+    let opened = local::unseal(&file, &keys, &limits)?;
     let sink = arguments.output.sink(Path::new(&default_name(&opened.name)))?;
     sink.write(&opened.original)?;
     eprintln!("opened {}: {} ({})", arguments.input.display(), sink.name(), size(opened.original.len()));

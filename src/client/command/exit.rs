@@ -134,12 +134,19 @@ impl From<SecretsError> for CommandError {
     fn from(error: SecretsError) -> Self {
         let exit = match &error {
             SecretsError::Unusable { source, .. } => exit_of_io(source),
-            SecretsError::TooOpen { .. } => Exit::Denied,
-            SecretsError::Missing { .. } | SecretsError::NoCluster { .. } => Exit::NotFound,
-            SecretsError::Damaged { .. } | SecretsError::NotAToken { .. } | SecretsError::Certificate { .. } => {
-                Exit::Damaged
+            SecretsError::TooOpen { .. } | SecretsError::CurrentRetired { .. } => Exit::Denied,
+            SecretsError::Missing { .. } | SecretsError::NoCluster { .. } | SecretsError::NoSuchKey { .. } => {
+                Exit::NotFound
             }
-            SecretsError::Exists { .. } | SecretsError::NoRandomness | SecretsError::Issuing(_) => Exit::Failed,
+            SecretsError::Damaged { .. }
+            | SecretsError::DamagedRing { .. }
+            | SecretsError::NotAToken { .. }
+            | SecretsError::Certificate { .. } => Exit::Damaged,
+            SecretsError::IsCurrent { .. }
+            | SecretsError::TooManyKeys { .. }
+            | SecretsError::Exists { .. }
+            | SecretsError::NoRandomness
+            | SecretsError::Issuing(_) => Exit::Failed,
         };
         CommandError::new(exit, error.to_string())
     }
@@ -149,10 +156,11 @@ impl From<ImageError> for CommandError {
     fn from(error: ImageError) -> Self {
         let exit = match &error {
             ImageError::NotSealed | ImageError::NoLabel => Exit::NotFound,
-            ImageError::WrongKey { .. } => Exit::Denied,
+            ImageError::WrongKey { .. } | ImageError::RetiredKey { .. } => Exit::Denied,
             ImageError::NotAnImage
             | ImageError::Truncated { .. }
             | ImageError::Damaged { .. }
+            | ImageError::ChangedCopy
             | ImageError::Tampered { .. } => Exit::Damaged,
             _ => Exit::Failed,
         };

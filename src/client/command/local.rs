@@ -3,16 +3,18 @@
 use std::path::Path;
 
 use super::exit::CommandError;
-use crate::config::secrets;
-use crate::image::{self, Capacity, ClusterKey, ImageError, Inspection, Limits, Opened};
+use crate::config::secrets::{self, ClusterKeys};
+use crate::image::{self, Capacity, ClusterKey, ImageError, Inspection, KeyRing, Limits, Opened};
 use crate::protocol::job::Label;
 
-pub fn cluster_key(path: &Path) -> Result<ClusterKey, CommandError> {
-    Ok(ClusterKey::new(secrets::read_cluster_key(path)?.0))
+/// The key in a file, with the old and retired ones that are recorded beside it.
+pub fn cluster_keys(path: &Path) -> Result<KeyRing, CommandError> {
+    let ClusterKeys { current, old, retired } = secrets::read_cluster_keys(path)?;
+    Ok(KeyRing::new(ClusterKey::new(current.0), old.into_iter().map(|key| ClusterKey::new(key.0)), retired))
 }
 
-pub fn unseal(file: &[u8], key: &ClusterKey, limits: &Limits) -> Result<Opened, ImageError> {
-    image::unseal(file, key, limits)
+pub fn unseal(file: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Opened, ImageError> {
+    image::unseal_under(file, keys, limits)
 }
 
 pub fn inspect(file: &[u8], limits: &Limits) -> Result<Inspection, ImageError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::authority::{Authority, Validity};
 use super::cluster_key::{self, CLUSTER_KEY_FILE};
 use super::files::{self, SecretDirectory};
-use super::{ADMIN_TOKEN_FILE, AUTHORITY_FILE, AdminToken, SecretsError, now_s};
+use super::{ADMIN_TOKEN_FILE, AUTHORITY_FILE, AdminToken, OLD_KEYS_FILE, SecretsError, now_s};
 use crate::config::ConfiguredNode;
 use crate::id::NodeId;
 
@@ -58,6 +58,9 @@ pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bu
     for node in nodes {
         let path = out.join(format!("node-{}", node.id));
         let bundle = SecretDirectory::create(&path)?;
+        if operator.has(OLD_KEYS_FILE) {
+            copy(&operator, &bundle, OLD_KEYS_FILE)?;
+        }
         for name in [CLUSTER_KEY_FILE, ADMIN_TOKEN_FILE, AUTHORITY_FILE] {
             copy(&operator, &bundle, name)?;
         }
@@ -67,6 +70,33 @@ pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bu
         made.push((node.id, path));
     }
     Ok(Bundles { operator: path, nodes: made, valid_until_s: valid.until_s })
+}
+
+/// The operator's directory of the bundles in `out`.
+pub fn operator(out: &Path) -> PathBuf {
+    out.join(OPERATOR)
+}
+
+/// Gives the operator's cluster keys to each bundle in `out`; returns the bundles.
+///
+/// # Errors
+/// A directory or file that is too open, damaged or unusable.
+pub fn spread_keys(out: &Path) -> Result<Vec<PathBuf>, SecretsError> {
+    let operator = SecretDirectory::open(&operator(out))?;
+    let is_bundle = |name: &str| name.strip_prefix("node-").is_some_and(|id| id.parse::<NodeId>().is_ok());
+    let mut given = Vec::new();
+    for entry in std::fs::read_dir(out).map_err(files::unusable(out))? {
+        let path = entry.map_err(files::unusable(out))?.path();
+        if path.is_dir() && path.file_name().and_then(|name| name.to_str()).is_some_and(is_bundle) {
+            let bundle = SecretDirectory::open(&path)?;
+            // First the old keys: at no moment is a key missing that was there before.
+            copy(&operator, &bundle, OLD_KEYS_FILE)?;
+            copy(&operator, &bundle, CLUSTER_KEY_FILE)?;
+            given.push(path);
+        }
+    }
+    given.sort();
+    Ok(given)
 }
 
 pub(super) fn copy(from: &SecretDirectory, to: &SecretDirectory, name: &str) -> Result<(), SecretsError> {

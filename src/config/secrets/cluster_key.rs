@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::SecretsError;
 use super::files::{self, SecretDirectory};
+use crate::id::KeyId;
 
 /// The file of the cluster key.
 pub const CLUSTER_KEY_FILE: &str = "cluster.key";
@@ -13,6 +14,13 @@ const FIRST_LINE: &str = "image-cloud cluster key 1";
 /// The 32 secret bytes of a cluster key. They are never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyBytes(pub [u8; 32]);
+
+impl KeyBytes {
+    /// The name of the key.
+    pub fn id(&self) -> KeyId {
+        KeyId::of(&self.0)
+    }
+}
 
 impl fmt::Debug for KeyBytes {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -38,12 +46,15 @@ pub(super) fn fresh() -> Result<String, SecretsError> {
     Ok(render(&files::random()?))
 }
 
-fn render(key: &[u8; 32]) -> String {
+pub(super) fn render(key: &[u8; 32]) -> String {
     format!("{FIRST_LINE}\n{}\n", files::hex(key))
 }
 
 fn parse(text: &str) -> Option<[u8; 32]> {
-    let digits = text.strip_prefix(FIRST_LINE)?.trim();
+    from_hex(text.strip_prefix(FIRST_LINE)?.trim())
+}
+
+pub(super) fn from_hex(digits: &str) -> Option<[u8; 32]> {
     if digits.len() != 64 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
     }

@@ -3,6 +3,7 @@
 //! | file | what it is |
 //! |---|---|
 //! | `cluster.key` | opens what the cluster sealed |
+//! | `old-keys.toml` | the cluster's old keys, which still open what they sealed, and the names of the retired ones; see [`key_ring`] |
 //! | `ca.pem` | the cluster's certificate authority: whoever shows a certificate of it is one of its nodes |
 //! | `ca.key` | its key. With all nodes on one machine it lies beside the rest, else with the operator only |
 //! | `node-N.pem`, `node-N.key` | what node N shows to other nodes, and to clients off loopback |
@@ -16,6 +17,7 @@ pub mod bundles;
 mod cluster_key;
 mod credentials;
 mod files;
+pub mod key_ring;
 
 use std::path::{Path, PathBuf};
 
@@ -25,8 +27,9 @@ pub use admin_token::{ADMIN_TOKEN_FILE, AdminToken};
 pub use authority::{Authority, NODE_YEARS, Validity};
 pub use cluster_key::{CLUSTER_KEY_FILE, KeyBytes, read_cluster_key};
 pub use credentials::{CertificateFault, Credentials, node_name, node_of_name, read_certificates};
+pub use key_ring::{ClusterKeys, OLD_KEYS_FILE, read_cluster_keys};
 
-use crate::id::NodeId;
+use crate::id::{KeyId, NodeId};
 use crate::time::unix_millis;
 use files::SecretDirectory;
 
@@ -62,6 +65,51 @@ pub enum SecretsError {
     Damaged {
         /// The file.
         path: PathBuf,
+    },
+    /// The file beside the cluster key is not what `cloud-node key` wrote.
+    #[error(
+        "{path} is not a record of old cluster keys of version 1: restore it from a copy, with the cluster.key beside it"
+    )]
+    DamagedRing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The current key was retired: an old copy came back.
+    #[error(
+        "the cluster key in {path} is {id}, which was retired: restore the current one from another node, or make a new one with \
+         `cloud-node key rotate`"
+    )]
+    CurrentRetired {
+        /// Its file.
+        path: PathBuf,
+        /// Its id.
+        id: KeyId,
+    },
+    /// No key has this id.
+    #[error("{path} has no cluster key {id}: `cloud-node key list` shows those that there are")]
+    NoSuchKey {
+        /// The directory.
+        path: PathBuf,
+        /// The id.
+        id: KeyId,
+    },
+    /// The key that is to be retired seals what is sealed now.
+    #[error(
+        "{id} is the current cluster key, under which images are locked now: make another first, with `cloud-node key rotate`"
+    )]
+    IsCurrent {
+        /// Its id.
+        id: KeyId,
+    },
+    /// As many keys as are remembered.
+    #[error(
+        "the cluster has had {limit} keys, the most that {path} remembers: make a new cluster, or go on with the key that it has"
+    )]
+    TooManyKeys {
+        /// The file.
+        path: PathBuf,
+        /// How many it may hold.
+        limit: usize,
     },
     /// The file is not an admin token.
     #[error("{path} is not an admin token, which is one line of 64 hexadecimal digits; restore it from a copy")]
@@ -165,6 +213,9 @@ pub fn of_cluster_here(cluster: &Path, own: &Path, node: NodeId) -> Result<NodeS
     // The authority's certificate comes last: it says that the rest is there.
     for name in [CLUSTER_KEY_FILE, ADMIN_TOKEN_FILE, AUTHORITY_FILE] {
         bundles::copy(&cluster, &own, name)?;
+        if name == CLUSTER_KEY_FILE && cluster.has(OLD_KEYS_FILE) {
+            bundles::copy(&cluster, &own, OLD_KEYS_FILE)?;
+        }
     }
     load(&own, node)
 }

@@ -1,6 +1,7 @@
 //! The picture that everybody sees: a banner above the data area of a sealed picture.
 
 mod draw;
+pub(crate) mod recognise;
 
 use std::sync::{Arc, OnceLock};
 
