@@ -134,12 +134,15 @@ impl From<SecretsError> for CommandError {
     fn from(error: SecretsError) -> Self {
         let exit = match &error {
             SecretsError::Unusable { source, .. } => exit_of_io(source),
-            SecretsError::TooOpen { .. } => Exit::Denied,
+            SecretsError::TooOpen { .. }
+            | SecretsError::NeedsPassphrase { .. }
+            | SecretsError::WrongPassphrase { .. } => Exit::Denied,
             SecretsError::Missing { .. } | SecretsError::NoCluster { .. } => Exit::NotFound,
-            SecretsError::Damaged { .. } | SecretsError::NotAToken { .. } | SecretsError::Certificate { .. } => {
-                Exit::Damaged
-            }
-            SecretsError::Exists { .. } | SecretsError::NoRandomness | SecretsError::Issuing(_) => Exit::Failed,
+            SecretsError::Damaged { .. }
+            | SecretsError::NotAToken { .. }
+            | SecretsError::Certificate { .. }
+            | SecretsError::NoIdentity { .. } => Exit::Damaged,
+            SecretsError::Exists { .. } | SecretsError::KeysExist { .. } | SecretsError::NoRandomness | SecretsError::Issuing(_) => Exit::Failed,
         };
         CommandError::new(exit, error.to_string())
     }
