@@ -207,12 +207,7 @@ impl Replay {
         self.rights.get_mut(&user).ok_or("the user has no right")
     }
 
-    fn spend(
-        &mut self,
-        entry: &AuditEntry,
-        views: u64,
-        take: impl FnOnce(&mut Right),
-    ) -> Result<Right, &'static str> {
+    fn spend(&mut self, entry: &AuditEntry, views: u64, take: impl FnOnce(&mut Right)) -> Result<Right, &'static str> {
         if self.expires.is_some_and(|expires| expires <= entry.at) {
             return Err("the rights had ended");
         }

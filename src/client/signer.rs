@@ -1,7 +1,7 @@
 //! Who signs: requests of a user are signed anew for each attempt, since a signature is believed for two minutes only.
 
 use crate::id::{ClusterId, RequestId, UserId};
-use crate::identity::{Purpose, SignedRequest, UserSecret, open};
+use crate::identity::{SignedRequest, UserSecret};
 use crate::protocol::user::{BodyHash, Date, UserKeys};
 use crate::time::unix_millis;
 
@@ -37,10 +37,5 @@ impl Signer {
         let (key, at) = (secret.public().id(), Date(unix_millis()));
         let request = SignedRequest { cluster: *cluster, user: *user, key, method, path, body, at, id };
         request.sign(secret).to_string()
-    }
-
-    /// Opens what was sealed to this user.
-    pub fn open(&self, sealed: &[u8], purpose: &Purpose) -> Option<Vec<u8>> {
-        open(sealed, &self.secret, purpose)
     }
 }

@@ -9,8 +9,8 @@ use reqwest::{Client, Url};
 
 use super::error::AttemptError;
 use super::exchange;
-use super::{Job, Work};
 use super::signer::Signer;
+use super::{Job, Work};
 use crate::id::NodeId;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};

@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::client::keys::LeaseError;
 use crate::client::{AttemptError, ClientError, RequestFailed};
 use crate::config::ConfigError;
 use crate::config::secrets::SecretsError;
@@ -142,7 +143,23 @@ impl From<SecretsError> for CommandError {
             | SecretsError::NotAToken { .. }
             | SecretsError::Certificate { .. }
             | SecretsError::NoIdentity { .. } => Exit::Damaged,
-            SecretsError::Exists { .. } | SecretsError::KeysExist { .. } | SecretsError::NoRandomness | SecretsError::Issuing(_) => Exit::Failed,
+            SecretsError::Exists { .. }
+            | SecretsError::KeysExist { .. }
+            | SecretsError::NoRandomness
+            | SecretsError::Issuing(_) => Exit::Failed,
+        };
+        CommandError::new(exit, error.to_string())
+    }
+}
+
+impl From<LeaseError> for CommandError {
+    fn from(error: LeaseError) -> Self {
+        let exit = match error {
+            LeaseError::Store(error) => return error.into(),
+            LeaseError::Unreadable { .. } => Exit::Damaged,
+            LeaseError::None => Exit::NotFound,
+            LeaseError::Expired { .. } | LeaseError::Spent => Exit::Denied,
+            LeaseError::NotSoMany { .. } => Exit::Usage,
         };
         CommandError::new(exit, error.to_string())
     }

@@ -78,7 +78,10 @@ impl KeyArguments {
         let store = self.store()?;
         let mut names = store.names(cluster)?;
         let register = |text: String| {
-            CommandError::new(Exit::NotFound, format!("{text}: `client register NAME` makes keys, `client keys import` takes them"))
+            CommandError::new(
+                Exit::NotFound,
+                format!("{text}: `client register NAME` makes keys, `client keys import` takes them"),
+            )
         };
         let name = match user {
             Some(user) => {
@@ -138,7 +141,10 @@ pub async fn identity_of(target: &Target) -> Result<ClusterIdentity, CommandErro
     let about = target.cluster.identity().await?;
     let off_ms = about.now.0.abs_diff(unix_millis());
     if off_ms > CLOCK_WARNING_MS {
-        eprintln!("warning: this clock differs by {} s from the cluster's; signatures are believed within 120 s", off_ms / 1000);
+        eprintln!(
+            "warning: this clock differs by {} s from the cluster's; signatures are believed within 120 s",
+            off_ms / 1000
+        );
     }
     Ok(about)
 }

@@ -71,7 +71,10 @@ pub async fn invite(arguments: &InviteArguments, target: &TargetArguments) -> Re
         return print_line(&json_line(&invitation)?);
     }
     print_line(&invitation.invitation)?;
-    eprintln!("whoever shows this may register once, until {}; give it to one person, in a file of mode 0600", date(invitation.until));
+    eprintln!(
+        "whoever shows this may register once, until {}; give it to one person, in a file of mode 0600",
+        date(invitation.until)
+    );
     Ok(())
 }
 

@@ -26,7 +26,9 @@ pub enum LeaseError {
     #[error(transparent)]
     Store(#[from] SecretsError),
     /// A file does not open under the user's keys.
-    #[error("the lease of image {image} was altered, or is not for these keys: lease anew, or view where a node is reached")]
+    #[error(
+        "the lease of image {image} was altered, or is not for these keys: lease anew, or view where a node is reached"
+    )]
     Unreadable {
         /// The image.
         image: ImageId,

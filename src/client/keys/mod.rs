@@ -17,7 +17,7 @@ use crate::config::secrets::{
     IdentityFile, Passphrase, SECRET_BYTES, SecretDirectory, SecretsError, random, read_secret,
 };
 use crate::id::{ClusterId, UserId};
-use crate::identity::UserSecret;
+use crate::identity::{Purpose, UserSecret};
 use crate::protocol::user::UserKeys;
 
 const IDENTITY: &str = "identity.toml";
@@ -190,6 +190,11 @@ impl Identity {
     /// The keys that something may be sealed to that comes now.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &UserSecret> {
         std::iter::once(self.signer.secret()).chain(&self.next)
+    }
+
+    /// Opens what was sealed to this user, also if the keys were changed meanwhile.
+    pub fn open(&self, sealed: &[u8], purpose: &Purpose) -> Option<Vec<u8>> {
+        self.secrets().find_map(|secret| crate::identity::open(sealed, secret, purpose))
     }
 
     /// The cluster knows the new user: the keys get their place.

@@ -131,8 +131,7 @@ impl SecretDirectory {
     /// It cannot be read.
     pub fn names(&self) -> Result<Vec<String>, SecretsError> {
         let entries = fs::read_dir(&self.0).map_err(unusable(&self.0))?;
-        let mut names: Vec<String> =
-            entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
         names.sort();
         Ok(names)
     }

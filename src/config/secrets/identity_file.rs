@@ -86,7 +86,8 @@ impl IdentityFile {
         secret: &[u8; SECRET_BYTES],
         passphrase: Option<&Passphrase>,
     ) -> Result<IdentityFile, SecretsError> {
-        let mut file = IdentityFile { format: FORMAT, cluster, user, name: name.to_owned(), secret: None, locked: None };
+        let mut file =
+            IdentityFile { format: FORMAT, cluster, user, name: name.to_owned(), secret: None, locked: None };
         match passphrase {
             None => file.secret = Some(BASE64_STANDARD.encode(secret)),
             Some(passphrase) => file.locked = Some(file.lock(secret, passphrase)?),

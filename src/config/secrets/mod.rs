@@ -108,7 +108,9 @@ pub enum SecretsError {
         path: PathBuf,
     },
     /// The file holds no keys of a user.
-    #[error("{path} holds no keys of a user as this program writes them; restore it from a copy made with `client keys export`")]
+    #[error(
+        "{path} holds no keys of a user as this program writes them; restore it from a copy made with `client keys export`"
+    )]
     NoIdentity {
         /// The file.
         path: PathBuf,
