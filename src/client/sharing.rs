@@ -18,9 +18,6 @@ use crate::protocol::sharing::{
 };
 use crate::protocol::user::{BodyHash, User, UserKeys};
 
-/// Users or images asked for at a time.
-const PAGE: usize = 200;
-
 impl Cluster {
     /// What must be known of the cluster before anything can be signed.
     ///
@@ -38,8 +35,8 @@ impl Cluster {
     pub async fn users(&self, signer: Option<&Signer>, id: RequestId) -> Result<Vec<User>, ClientError> {
         let mut users: Vec<User> = Vec::new();
         loop {
-            let after = users.last().map_or(String::new(), |last| format!("&after={}", last.id));
-            let page = self.some_users(signer, id, &format!("limit={PAGE}{after}")).await?;
+            let after = users.last().map_or(String::new(), |last| format!("?after={}", last.id));
+            let page = self.some_users(signer, id, &after).await?;
             let is_last = !page.more || page.users.is_empty();
             users.extend(page.users);
             if is_last {
@@ -59,8 +56,8 @@ impl Cluster {
         name_or_id: &str,
     ) -> Result<Option<User>, ClientError> {
         let query = match name_or_id.parse::<UserId>() {
-            Ok(user) => format!("id={user}"),
-            Err(_) => format!("name={}", utf8_percent_encode(name_or_id, NON_ALPHANUMERIC)),
+            Ok(user) => format!("?id={user}"),
+            Err(_) => format!("?name={}", utf8_percent_encode(name_or_id, NON_ALPHANUMERIC)),
         };
         match self.some_users(signer, id, &query).await {
             Ok(found) => Ok(found.users.into_iter().next()),
@@ -70,7 +67,7 @@ impl Cluster {
     }
 
     async fn some_users(&self, signer: Option<&Signer>, id: RequestId, query: &str) -> Result<Users, ClientError> {
-        let path = format!("{}?{query}", route::USERS);
+        let path = format!("{}{query}", route::USERS);
         match signer {
             Some(signer) => self.signed(signer, id, Method::GET, &path, Vec::new()).await,
             None => {
@@ -156,8 +153,8 @@ impl Cluster {
         let mut images: Vec<OwnedImage> = Vec::new();
         loop {
             let after = images.last().map(|last| last.image);
-            let after = after.map_or(String::new(), |after: ImageId| format!("&after={after}"));
-            let path = format!("{}?limit={PAGE}{after}", route::IMAGES);
+            let after = after.map_or(String::new(), |after: ImageId| format!("?after={after}"));
+            let path = format!("{}{after}", route::IMAGES);
             let page: Images = self.signed(signer, id, Method::GET, &path, Vec::new()).await?;
             let is_last = !page.more || page.images.is_empty();
             images.extend(page.images);

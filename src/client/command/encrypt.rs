@@ -24,6 +24,11 @@ use crate::identity::{Purpose, seal};
 use crate::image::{self, DataKey, Header, ImageError, Limits, Scratch, SealOptions};
 use crate::protocol::sharing::{HeaderRequest, parse_rights};
 use crate::protocol::user::{BodyHash, Date};
+use crate::time::now;
+
+/// How long a node may take to learn of a user whom the leader knows, and how often it is asked meanwhile.
+const LEARNING: Duration = Duration::from_secs(2);
+const LEARNING_PAUSE: Duration = Duration::from_millis(50);
 
 const DEFAULT_OUTPUT: &str = "encrypted_lsb_image.png";
 
@@ -80,16 +85,29 @@ pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), C
     };
     let limits = target.limits();
     let picture = files::read(&arguments.input, limits.file_bytes())?;
-    let session = arguments.keys.open(Some(owner), target, Some(arguments.deadline.deadline)).await?;
+    let deadline = arguments.deadline.deadline;
+    let mut session = arguments.keys.open(Some(owner), target, Some(deadline)).await?;
     let to = arguments.to.clone().map(|Rights(to)| to).unwrap_or_default();
     let expires = arguments.expires.map(from_now);
     if arguments.local {
         return here(&arguments, session, picture, &to, expires, &sink, &limits).await;
     }
+    // The leader knows everybody who has registered; the node that seals may learn of the last ones a moment later.
+    for (user, _) in &to {
+        session.user(user).await?;
+    }
     let signer = Arc::new(session.identity.signer().clone());
     let owned = Owned { signer, to, expires, body: BodyHash::of(&picture) };
     let work = Work::SealOwned(arguments.form.into(), owned);
-    send(&arguments.input, picture, work, &sink, session.target, "locked").await
+    let (start, mut target) = (now(), session.target);
+    loop {
+        match send(&arguments.input, picture.clone(), work.clone(), &sink, &mut target, "locked").await {
+            Err(error) if error.exit == Exit::NotFound && now().since(start) < deadline.min(LEARNING) => {
+                tokio::time::sleep(LEARNING_PAUSE).await;
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Seals on this machine. A node wraps the key that is drawn here, and answers with the header.

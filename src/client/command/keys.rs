@@ -64,7 +64,14 @@ async fn rotate(user: &UserArguments, target: &TargetArguments) -> Result<(), Co
     let Session { mut target, mut identity, .. } = user.open(target, None).await?;
     let to = identity.prepare_rotation()?;
     let id = target.fresh_id();
-    target.cluster.rotate_keys(identity.signer(), id, to).await?;
+    if let Err(error) = target.cluster.rotate_keys(identity.signer(), id, to).await {
+        // An attempt whose answer was lost may have been done: then what the next one was signed with counts no more.
+        let id = target.fresh_id();
+        let known = target.cluster.user(None, id, &identity.user().to_string()).await?;
+        if known.is_none_or(|known| known.keys != to) {
+            return Err(error.into());
+        }
+    }
     identity.is_rotated()?;
     eprintln!("{} has new keys: {}", identity.name(), to.id());
     Ok(())

@@ -58,9 +58,12 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
     match target.cluster.register(signer, id, &registration).await {
         Ok(_) => identity.is_registered()?,
         Err(error) => {
-            // An attempt before may have been done, so keys go only when somebody else has the name.
+            // An attempt before may have been done, so keys go only when somebody else has the name and nobody has these keys.
             if error.refusal() == Some(ProblemCode::Conflict) {
-                identity.is_refused()?;
+                let id = target.fresh_id();
+                if target.cluster.user(None, id, &identity.user().to_string()).await?.is_none() {
+                    identity.is_refused()?;
+                }
             }
             return Err(error.into());
         }

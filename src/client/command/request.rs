@@ -68,9 +68,9 @@ pub async fn perform(
     done: &str,
 ) -> Result<(), CommandError> {
     let image = files::read(input, target.limits().file_bytes())?;
-    let target = target.open(Some(deadline.deadline))?;
+    let mut target = target.open(Some(deadline.deadline))?;
     target.cluster.anyone_answers().await?;
-    send(input, image, work, &sink, target, done).await
+    send(input, image, work, &sink, &mut target, done).await
 }
 
 /// The name of a picture, as it is kept inside a seal.
@@ -84,7 +84,7 @@ pub async fn send(
     image: Bytes,
     work: Work,
     sink: &Sink,
-    mut target: Target,
+    target: &mut Target,
     done: &str,
 ) -> Result<(), CommandError> {
     let name = file_name(input);

@@ -143,8 +143,8 @@ fn refused(
 
 /// Whether a refusal says that the request was not done and will not be.
 pub fn is_final(error: &ClientError) -> bool {
-    use ProblemCode::{BadImage, BadRequest, Denied, NotFound, WrongCluster};
-    matches!(error.refusal(), Some(BadImage | BadRequest | Denied | NotFound | WrongCluster))
+    use ProblemCode::{BadImage, BadRequest, Conflict, Denied, NotFound, WrongCluster};
+    matches!(error.refusal(), Some(BadImage | BadRequest | Conflict | Denied | NotFound | WrongCluster))
 }
 
 /// Saves what everybody may see, which is the sealed picture as it is.
