@@ -9,6 +9,7 @@ use super::target::{Target, TargetArguments};
 use crate::client::keys::{Identity, KeyStore};
 use crate::config::secrets::{Passphrase, SecretsError, read_secret};
 use crate::id::{ClusterId, UserId};
+use crate::protocol::problem::ProblemCode;
 use crate::protocol::sharing::ClusterIdentity;
 use crate::time::unix_millis;
 
@@ -152,11 +153,7 @@ pub async fn identity_of(target: &Target) -> Result<ClusterIdentity, CommandErro
 impl Session {
     /// If new keys were on their way when a program ended, the cluster says whether they have arrived.
     async fn end_rotation(&mut self) -> Result<(), CommandError> {
-        let Some(next) = self.identity.next() else { return Ok(()) };
-        let user = self.identity.user().to_string();
-        let id = self.target.fresh_id();
-        let known = self.target.cluster.user(None, id, &user).await?;
-        if known.is_some_and(|known| known.keys == next) {
+        if has_rotated(&mut self.target, &self.identity).await? {
             self.identity.is_rotated()?;
         }
         Ok(())
@@ -181,6 +178,17 @@ impl Session {
             names.extend(found.map(|found| (user, found.name)));
         }
         Ok(Names(names))
+    }
+}
+
+/// Whether the cluster has the keys that are to take the place of the present ones.
+pub async fn has_rotated(target: &mut Target, identity: &Identity) -> Result<bool, CommandError> {
+    let Some(next) = identity.next_signer() else { return Ok(false) };
+    let id = target.fresh_id();
+    match target.cluster.user(Some(&next), id, &next.user.to_string()).await {
+        Ok(known) => Ok(known.is_some_and(|known| known.keys == next.keys())),
+        Err(error) if error.refusal() == Some(ProblemCode::SignatureRefused) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 
 use super::exit::CommandError;
-use super::identity::{KeyArguments, Session, UserArguments};
+use super::identity::{KeyArguments, Session, UserArguments, has_rotated};
 use super::target::TargetArguments;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -66,9 +66,7 @@ async fn rotate(user: &UserArguments, target: &TargetArguments) -> Result<(), Co
     let id = target.fresh_id();
     if let Err(error) = target.cluster.rotate_keys(identity.signer(), id, to).await {
         // An attempt whose answer was lost may have been done: then what the next one was signed with counts no more.
-        let id = target.fresh_id();
-        let known = target.cluster.user(None, id, &identity.user().to_string()).await?;
-        if known.is_none_or(|known| known.keys != to) {
+        if !has_rotated(&mut target, &identity).await? {
             return Err(error.into());
         }
     }

@@ -61,8 +61,12 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
             // An attempt before may have been done, so keys go only when somebody else has the name and nobody has these keys.
             if error.refusal() == Some(ProblemCode::Conflict) {
                 let id = target.fresh_id();
-                if target.cluster.user(None, id, &identity.user().to_string()).await?.is_none() {
-                    identity.is_refused()?;
+                match target.cluster.user(Some(signer), id, &identity.user().to_string()).await {
+                    Ok(None) => identity.is_refused()?,
+                    Err(unknown) if unknown.refusal() == Some(ProblemCode::SignatureRefused) => {
+                        identity.is_refused()?
+                    }
+                    _ => {}
                 }
             }
             return Err(error.into());

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::args::duration;
 use super::exit::CommandError;
-use super::identity::no_such_user;
+use super::identity::{UserArguments, identity_of, no_such_user};
 use super::output::{Format, date, json_line, new_table, print_line};
 use super::target::TargetArguments;
+use crate::client::keys::Identity;
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(before_help = "\
@@ -14,6 +15,8 @@ Examples:
   client users
   client users -o json")]
 pub struct UsersArguments {
+    #[command(flatten)]
+    pub user: UserArguments,
     /// Form of the result
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
@@ -50,7 +53,12 @@ pub struct ExpelArguments {
 pub async fn users(arguments: &UsersArguments, target: &TargetArguments) -> Result<(), CommandError> {
     let mut target = target.open(None)?;
     let id = target.fresh_id();
-    let users = target.cluster.users(None, id).await?;
+    let about = identity_of(&target).await?;
+    // Where nobody is let in uninvited, nobody is answered unsigned; elsewhere no keys are needed to look.
+    let UserArguments { user, keys } = &arguments.user;
+    let is_signed = about.needs_invitation || user.is_some();
+    let identity = if is_signed { Some(keys.load(about.cluster_id, user.as_deref())?) } else { None };
+    let users = target.cluster.users(identity.as_ref().map(Identity::signer), id).await?;
     if arguments.output == Format::Json {
         return print_line(&json_line(&users)?);
     }

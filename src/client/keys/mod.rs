@@ -187,6 +187,11 @@ impl Identity {
         self.next.as_ref().map(UserSecret::public)
     }
 
+    /// The same user, signing with those.
+    pub fn next_signer(&self) -> Option<Signer> {
+        Some(Signer::new(self.signer.cluster, self.signer.user, self.next.clone()?))
+    }
+
     /// The keys that something may be sealed to that comes now.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &UserSecret> {
         std::iter::once(self.signer.secret()).chain(&self.next)
