@@ -161,7 +161,7 @@ impl Cluster {
 
     /// Exchanges with whoever leads. A node that says that there is no quorum may be cut off from those that have one, so the others
     /// are asked before that is believed.
-    async fn at_leader<T>(
+    pub(super) async fn at_leader<T>(
         &self,
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,

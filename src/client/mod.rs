@@ -3,20 +3,25 @@
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
 //! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store),
-//! `members` (who belongs to the cluster). [`command`] is the `client` program.
+//! `members` (who belongs to the cluster), `sharing` and `signer` (users and rights), [`keys`] (a user's keys, journal and leases on this
+//! machine). [`command`] is the `client` program.
 
 mod announcer;
+pub mod audit;
 mod back_off;
 mod cluster;
 pub mod command;
 mod error;
 mod exchange;
+pub mod keys;
 mod latency;
 mod ledger;
 mod members;
 mod queries;
 mod round;
 mod settings;
+mod sharing;
+mod signer;
 mod upload;
 mod view;
 mod watch;
@@ -26,6 +31,8 @@ pub use error::{AttemptError, ClientError, RequestFailed};
 pub use ledger::{Consistency, LookedUp, Value};
 pub use queries::{FailTarget, NodeReport};
 pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
+pub use signer::Signer;
+pub use upload::Owned;
 pub use watch::Watch;
 
 use std::time::Duration;
@@ -53,6 +60,8 @@ pub struct Job {
 pub enum Work {
     /// Seal in this form.
     Seal(SealForm),
+    /// Seal in this form, for an owner and whom the owner names.
+    SealOwned(SealForm, Owned),
     /// Label with these names and quota.
     Label(Label),
 }
@@ -61,7 +70,7 @@ impl Work {
     /// The operation as it is announced.
     pub const fn operation(&self) -> Operation {
         match self {
-            Work::Seal(_) => Operation::Seal,
+            Work::Seal(_) | Work::SealOwned(..) => Operation::Seal,
             Work::Label(_) => Operation::Label,
         }
     }

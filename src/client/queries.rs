@@ -242,7 +242,11 @@ impl Cluster {
 
     /// A call that administers: it shows the admin token where that stays secret.
     pub(super) fn administrative(&self, url: &str, route: &str) -> reqwest::RequestBuilder {
-        let request = self.shared.connections.post(format!("{url}{route}"));
+        self.with_token(url, self.shared.connections.post(format!("{url}{route}")))
+    }
+
+    /// The same for a request of any method.
+    pub(super) fn with_token(&self, url: &str, request: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
         match self.shared.settings.credentials.token_for(url) {
             Some(token) => request.bearer_auth(token.secret()),
             None => request,

@@ -1,5 +1,6 @@
 //! The image's one journey: up to the chosen node, and back as a PNG.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -8,10 +9,25 @@ use reqwest::{Client, Url};
 
 use super::error::AttemptError;
 use super::exchange;
+use super::signer::Signer;
 use super::{Job, Work};
 use crate::id::NodeId;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};
+use crate::protocol::user::{BodyHash, Date};
+
+/// Whose image it will be, and who may open it.
+#[derive(Clone, Debug)]
+pub struct Owned {
+    /// The owner.
+    pub signer: Arc<Signer>,
+    /// How many views each user has, by name or id. Without any, the owner alone opens it.
+    pub to: Vec<(String, u64)>,
+    /// When the rights end.
+    pub expires: Option<Date>,
+    /// The hash of the image, which is signed for.
+    pub body: BodyHash,
+}
 
 /// What came back.
 pub(super) struct Finished {
@@ -29,8 +45,13 @@ pub(super) async fn upload(
     job: &Job,
     answer_limit: u64,
 ) -> Result<Finished, AttemptError> {
-    let request = connections
-        .post(job_url(url, job)?)
+    let url = job_url(url, job)?;
+    let signature = signature(&url, job);
+    let mut request = connections.post(url);
+    if let Some(signature) = signature {
+        request = request.header("authorization", signature);
+    }
+    let request = request
         .header(route::REQUEST_ID, job.id.to_string())
         .header("content-type", "application/octet-stream")
         .body(job.image.clone());
@@ -43,23 +64,43 @@ pub(super) async fn upload(
     Ok(Finished { image, node, job_time: Duration::from_micros(micros.unwrap_or_default()), repeated })
 }
 
+/// What shows that the owner wants this; made for each attempt, as it is believed for two minutes only.
+fn signature(url: &Url, job: &Job) -> Option<String> {
+    let Work::SealOwned(_, Owned { signer, body, .. }) = &job.work else { return None };
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
+    Some(signer.authorization("POST", &path, *body, job.id))
+}
+
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
 
 fn job_url(url: &str, job: &Job) -> Result<Url, AttemptError> {
     let (route, pairs) = match &job.work {
-        Work::Seal(form) => {
-            let form = match form {
-                SealForm::Compact => "compact",
-                SealForm::Stored => "stored",
-            };
-            (route::SEAL, [("form", form.to_owned()), ("name", job.name.clone())])
+        Work::Seal(form) => (route::SEAL, seal_pairs(*form, &job.name)),
+        Work::SealOwned(form, Owned { to, expires, .. }) => {
+            let mut pairs = seal_pairs(*form, &job.name);
+            if !to.is_empty() {
+                let rights: Vec<String> = to.iter().map(|(user, views)| format!("{user}={views}")).collect();
+                pairs.push(("to", rights.join(",")));
+            }
+            pairs.extend(expires.map(|date| ("expires", date.0.to_string())));
+            (route::SEAL, pairs)
         }
-        Work::Label(label) => (route::LABEL, [("to", label.usernames.join(",")), ("quota", label.quota.to_string())]),
+        Work::Label(label) => {
+            (route::LABEL, vec![("to", label.usernames.join(",")), ("quota", label.quota.to_string())])
+        }
     };
     Url::parse_with_params(&format!("{url}{route}"), pairs)
         .map_err(|error| AttemptError::BadAnswer(format!("{url} is no address: {error}")))
+}
+
+fn seal_pairs(form: SealForm, name: &str) -> Vec<(&'static str, String)> {
+    let form = match form {
+        SealForm::Compact => "compact",
+        SealForm::Stored => "stored",
+    };
+    vec![("form", form.to_owned()), ("name", name.to_owned())]
 }
 
 /// Names travel with commas between them, so a name with a comma would arrive as two.
@@ -93,6 +134,15 @@ mod tests {
         assert_eq!(
             url(Work::Seal(SealForm::Stored)),
             "http://127.0.0.1:8001/api/v1/images/seal?form=stored&name=my+cat+%26+dog.jpg"
+        );
+        let secret = crate::identity::UserSecret::from_bytes(&[1; 64]);
+        let signer = Arc::new(Signer::new(crate::id::ClusterId([1; 32]), secret.public().user(), secret));
+        let to = vec![("bob".to_owned(), 3), ("carol".to_owned(), 1)];
+        let owned = Owned { signer, to, expires: Some(Date(1_700_000_000_000)), body: BodyHash::of(b"") };
+        assert_eq!(
+            url(Work::SealOwned(SealForm::Compact, owned)),
+            "http://127.0.0.1:8001/api/v1/images/seal?form=compact&name=my+cat+%26+dog.jpg&to=bob%3D3%2Ccarol%3D1\
+             &expires=1700000000000"
         );
         let label = Label { usernames: vec!["alice".into(), "b&b".into()], quota: 5 };
         assert_eq!(url(Work::Label(label)), "http://127.0.0.1:8001/api/v1/images/label?to=alice%2Cb%26b&quota=5");

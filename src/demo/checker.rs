@@ -21,7 +21,7 @@ impl Checker for ImageChecker {
                     read_label(answer, &self.limits).map_err(|error| format!("no label in the answer: {error}"))?;
                 if found == *wanted { Ok(()) } else { Err(format!("the label is {found:?} instead of {wanted:?}")) }
             }
-            Work::Seal(_) => {
+            Work::Seal(_) | Work::SealOwned(..) => {
                 let key = self.cluster_key.as_ref().ok_or("a seal cannot be opened without the cluster key")?;
                 let opened =
                     unseal(answer, key, &self.limits).map_err(|error| format!("the seal does not open: {error}"))?;

@@ -7,13 +7,17 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use super::target::TargetArguments;
 use super::{
-    capacity, decrypt, encrypt, events, fail, hash, heal, inspect, kv, label, members, partition, read_label, send,
-    slow, status,
+    capacity, decrypt, encrypt, events, fail, hash, heal, inspect, keys, kv, label, lease, members, partition,
+    read_label, register, rights, send, slow, status, users, view, views, whoami,
 };
 
 const EXAMPLES: &str = "\
 Examples:
   client 1 5                                      client 1 sends 5 requests with made pictures
+  client register alice                           makes alice's keys here and registers her
+  client encrypt --input cat.jpg --owner alice --to bob=3,carol=1 -o sealed.png
+  client view --input sealed.png --user bob       spends one of bob's three views
+  client grant sealed.png bob --views 2 --user alice
   client encrypt --input cat.jpg                  locks cat.jpg into encrypted_lsb_image.png
   client decrypt encrypted_lsb_image.png --cluster-key data/cluster/cluster.key
   client label cat.jpg --to alice,bob --quota 5   writes names and quota into the picture
@@ -46,6 +50,42 @@ pub enum Command {
     Send(send::Arguments),
     /// Lock a picture: hide it, encrypted, in an Access Denied picture
     Encrypt(encrypt::Arguments),
+    /// Become a user: make keys here, register their public halves
+    Register(register::Arguments),
+    /// Show whose keys are used
+    Whoami(whoami::Arguments),
+    /// Show all users
+    Users(users::UsersArguments),
+    /// Print an invitation, with which somebody may register
+    Invite(users::InviteArguments),
+    /// End a user for good
+    Expel(users::ExpelArguments),
+    /// Make new keys, copy them, take them from elsewhere
+    Keys(keys::Arguments),
+    /// Open a sealed picture as a user who may: spends a view
+    View(view::Arguments),
+    /// Show what you have left of a picture; for its owner, what everybody has
+    Rights(rights::RightsArguments),
+    /// Add views
+    Grant(rights::GrantArguments),
+    /// Say how many views a user has left
+    Quota(rights::QuotaArguments),
+    /// Take back what a user has left
+    Revoke(rights::RevokeArguments),
+    /// Say when the rights to a picture end
+    Expire(rights::ExpireArguments),
+    /// Say whether leased views may be given back
+    Returns(rights::ReturnsArguments),
+    /// Give up the views that you have left
+    Burn(rights::BurnArguments),
+    /// Show who opened a picture when, and what was changed
+    Views(views::ViewsArguments),
+    /// Show your pictures
+    Images(views::ImagesArguments),
+    /// Check a picture's audit chain
+    Audit(views::AuditArguments),
+    /// Pay views in advance, to spend them where no node is reached
+    Lease(lease::Arguments),
     /// Write names and a quota into a picture's lowest bits; a mark, not a secret
     Label(label::Arguments),
     /// Open a locked picture here, with the cluster's key
@@ -126,9 +166,9 @@ fn number_in_place_of_a_command(arguments: &[OsString]) -> Option<usize> {
     }
 }
 
-/// Parses `5s`, `500ms`, `2m`, `1.5s`, `1h`.
+/// Parses `5s`, `500ms`, `2m`, `1.5s`, `1h`, `7d`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("\"{text}\" is not a duration: use a number with ms, s, m or h, as in 5s or 500ms");
+    let wrong = || format!("\"{text}\" is not a duration: use a number with ms, s, m, h or d, as in 5s or 500ms");
     let unit_at = text.find(|character: char| !character.is_ascii_digit() && character != '.').ok_or_else(wrong)?;
     let (number, unit) = text.split_at(unit_at);
     let milliseconds = match unit {
@@ -136,6 +176,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1e3,
         "m" => 60e3,
         "h" => 3600e3,
+        "d" => 86_400e3,
         _ => return Err(wrong()),
     };
     let number: f64 = number.parse().map_err(|_| wrong())?;
@@ -170,6 +211,35 @@ mod tests {
         for line in [
             "client encrypt --input cat.jpg",
             "client encrypt --input cat.jpg -o out.png --form stored --force",
+            "client encrypt --input cat.jpg --owner alice",
+            "client encrypt --input cat.jpg --user alice --to bob=3,carol=1 --expires 7d --local -o out.png",
+            "client register alice",
+            "client register alice --invitation-file invitation.txt --passphrase --keys keys",
+            "client whoami",
+            "client whoami --user alice -o json --passphrase-file secret.txt",
+            "client users -o json",
+            "client invite --for 7d",
+            "client expel mallory",
+            "client keys rotate --user alice",
+            "client keys export --user alice -o alice.toml",
+            "client keys import alice.toml --keys keys",
+            "client view --input sealed.png --user bob",
+            "client view --input sealed.png --user bob -o a.jpg --force",
+            "client view -i sealed.png --offline",
+            "client rights sealed.png --user bob -o json",
+            "client grant sealed.png bob --views 1 --user alice",
+            "client quota sealed.png bob --views 0",
+            "client revoke sealed.png bob --request-id 00000000000000000000000000000001",
+            "client expire sealed.png --in 7d",
+            "client expire sealed.png --never",
+            "client returns sealed.png --allow",
+            "client returns sealed.png --forbid",
+            "client burn sealed.png --user bob",
+            "client views sealed.png --user alice",
+            "client images --user alice -o json",
+            "client audit verify sealed.png --user alice",
+            "client lease sealed.png --views 2 --for 24h --user bob",
+            "client lease return sealed.png --views 1 --user bob",
             "client label cat.jpg --to alice,bob --quota 5 -o out.png",
             "client decrypt x.png --cluster-key data/cluster/cluster.key -o cat.jpg",
             "client inspect x.png -o json",
@@ -222,6 +292,31 @@ mod tests {
             "client encrypt",
             "client encrypt cat.jpg",
             "client encrypt --input cat.jpg --form zip",
+            "client encrypt --input cat.jpg --to bob=3",
+            "client encrypt --input cat.jpg --local",
+            "client encrypt --input cat.jpg --owner alice --to bob",
+            "client encrypt --input cat.jpg --owner alice --to bob=0",
+            "client encrypt --input cat.jpg --owner alice --to bob=18446744073709551615",
+            "client encrypt --input cat.jpg --owner alice --to bob=1,bob=2",
+            "client register",
+            "client register a,b",
+            "client register alice --passphrase secret",
+            "client keys",
+            "client keys export --user alice",
+            "client view",
+            "client view sealed.png",
+            "client grant sealed.png bob",
+            "client grant sealed.png bob --views 0",
+            "client grant sealed.png bob --views 18446744073709551615",
+            "client quota sealed.png bob",
+            "client expire sealed.png",
+            "client expire sealed.png --in 7d --never",
+            "client returns sealed.png",
+            "client returns sealed.png --allow --forbid",
+            "client audit sealed.png",
+            "client lease sealed.png",
+            "client lease sealed.png --views 0 --for 1h",
+            "client lease return sealed.png",
             "client label cat.jpg --quota 5",
             "client label cat.jpg --to alice --quota many",
             "client decrypt x.png",
@@ -276,7 +371,8 @@ mod tests {
         assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
         assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1h"), Ok(Duration::from_secs(3600)));
-        for text in ["", "5", "s", "-5s", "5 s", "5d", "1.2.3s", "9999999999999999999999h", "infs"] {
+        assert_eq!(duration("7d"), Ok(Duration::from_secs(7 * 86_400)));
+        for text in ["", "5", "s", "-5s", "5 s", "5w", "1.2.3s", "9999999999999999999999h", "infs"] {
             assert!(duration(text).is_err(), "{text}");
         }
     }

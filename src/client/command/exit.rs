@@ -3,6 +3,7 @@
 use std::io;
 use std::process::ExitCode;
 
+use crate::client::keys::LeaseError;
 use crate::client::{AttemptError, ClientError, RequestFailed};
 use crate::config::ConfigError;
 use crate::config::secrets::SecretsError;
@@ -134,19 +135,37 @@ impl From<SecretsError> for CommandError {
     fn from(error: SecretsError) -> Self {
         let exit = match &error {
             SecretsError::Unusable { source, .. } => exit_of_io(source),
-            SecretsError::TooOpen { .. } | SecretsError::CurrentRetired { .. } => Exit::Denied,
+            SecretsError::TooOpen { .. }
+            | SecretsError::CurrentRetired { .. }
+            | SecretsError::NeedsPassphrase { .. }
+            | SecretsError::WrongPassphrase { .. } => Exit::Denied,
             SecretsError::Missing { .. } | SecretsError::NoCluster { .. } | SecretsError::NoSuchKey { .. } => {
                 Exit::NotFound
             }
             SecretsError::Damaged { .. }
             | SecretsError::DamagedRing { .. }
             | SecretsError::NotAToken { .. }
-            | SecretsError::Certificate { .. } => Exit::Damaged,
+            | SecretsError::Certificate { .. }
+            | SecretsError::NoIdentity { .. } => Exit::Damaged,
             SecretsError::IsCurrent { .. }
             | SecretsError::TooManyKeys { .. }
             | SecretsError::Exists { .. }
+            | SecretsError::KeysExist { .. }
             | SecretsError::NoRandomness
             | SecretsError::Issuing(_) => Exit::Failed,
+        };
+        CommandError::new(exit, error.to_string())
+    }
+}
+
+impl From<LeaseError> for CommandError {
+    fn from(error: LeaseError) -> Self {
+        let exit = match error {
+            LeaseError::Store(error) => return error.into(),
+            LeaseError::Unreadable { .. } => Exit::Damaged,
+            LeaseError::None => Exit::NotFound,
+            LeaseError::Expired { .. } | LeaseError::Spent => Exit::Denied,
+            LeaseError::NotSoMany { .. } => Exit::Usage,
         };
         CommandError::new(exit, error.to_string())
     }

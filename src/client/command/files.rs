@@ -121,6 +121,50 @@ impl Sink {
     }
 }
 
+/// A file under a temporary name beside the place where it will be: opened before something is spent on its content. It is gone
+/// when it is dropped unpublished.
+pub struct Draft {
+    temporary: PathBuf,
+    file: File,
+}
+
+impl Draft {
+    pub fn beside(path: &Path) -> Result<Draft, CommandError> {
+        let cannot_write = |error: io::Error| {
+            CommandError::file(format!("cannot write {}", path.display()), &error, "choose another file with -o")
+        };
+        let temporary = temporary_beside(path).map_err(cannot_write)?;
+        let file = OpenOptions::new().create_new(true).write(true).open(&temporary).map_err(cannot_write)?;
+        Ok(Draft { temporary, file })
+    }
+
+    /// Gives it its content and its name, durably.
+    pub fn publish(mut self, bytes: &[u8], sink: &Sink) -> Result<(), CommandError> {
+        let (Sink::New(path) | Sink::Replace(path)) = sink else { return sink.write(bytes) };
+        let mut publish = || {
+            self.file.write_all(bytes)?;
+            self.file.sync_all()?;
+            match sink {
+                Sink::New(_) => fs::hard_link(&self.temporary, path)?,
+                _ => fs::rename(&self.temporary, path)?,
+            }
+            let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        };
+        publish().map_err(|error| match error.kind() {
+            io::ErrorKind::AlreadyExists => exists(path),
+            _ => CommandError::file(format!("cannot write {}", path.display()), &error, "choose another file with -o"),
+        })
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        // After a rename there is nothing to remove.
+        let _ = fs::remove_file(&self.temporary);
+    }
+}
+
 fn exists(path: &Path) -> CommandError {
     let text = format!("{} exists; choose another file with -o, or replace it with --force", path.display());
     CommandError::new(Exit::Failed, text)

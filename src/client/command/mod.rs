@@ -10,9 +10,12 @@ mod fail;
 mod files;
 mod hash;
 mod heal;
+mod identity;
 mod inspect;
+mod keys;
 mod kv;
 mod label;
+mod lease;
 mod links;
 mod local;
 mod members;
@@ -20,11 +23,18 @@ mod output;
 mod partition;
 mod picture;
 mod read_label;
+mod register;
 mod request;
+mod rights;
+mod sealed;
 mod send;
 mod slow;
 mod status;
 mod target;
+mod users;
+mod view;
+mod views;
+mod whoami;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -103,6 +113,24 @@ async fn run(cli: Cli) -> Result<(), CommandError> {
         Command::Members(arguments) => members::run(&arguments, target).await,
         Command::Partition(arguments) => partition::run(&arguments, target).await,
         Command::Slow(arguments) => slow::run(&arguments, target).await,
+        Command::Register(arguments) => register::run(&arguments, target).await,
+        Command::Whoami(arguments) => whoami::run(&arguments, target).await,
+        Command::Users(arguments) => users::users(&arguments, target).await,
+        Command::Invite(arguments) => users::invite(&arguments, target).await,
+        Command::Expel(arguments) => users::expel(&arguments, target).await,
+        Command::Keys(arguments) => keys::run(&arguments, target).await,
+        Command::View(arguments) => view::run(&arguments, target).await,
+        Command::Rights(arguments) => rights::rights(&arguments, target).await,
+        Command::Grant(arguments) => rights::grant(&arguments, target).await,
+        Command::Quota(arguments) => rights::quota(&arguments, target).await,
+        Command::Revoke(arguments) => rights::revoke(&arguments, target).await,
+        Command::Expire(arguments) => rights::expire(&arguments, target).await,
+        Command::Returns(arguments) => rights::returns(&arguments, target).await,
+        Command::Burn(arguments) => rights::burn(&arguments, target).await,
+        Command::Views(arguments) => views::views(&arguments, target).await,
+        Command::Images(arguments) => views::images(&arguments, target).await,
+        Command::Audit(arguments) => views::audit(&arguments, target).await,
+        Command::Lease(arguments) => lease::run(&arguments, target).await,
         Command::Heal(heal::Arguments {}) => heal::run(target).await,
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::exit::{CommandError, Exit};
+use crate::protocol::user::Date;
 
 /// The form of data on stdout.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -89,6 +90,19 @@ pub fn size(bytes: usize) -> String {
     }
 }
 
+/// A date for people, in UTC: `2026-11-21 17:49:09`.
+pub fn date(date: Date) -> String {
+    let seconds = i64::try_from(date.0 / 1000).ok();
+    match seconds.and_then(|seconds| ::time::OffsetDateTime::from_unix_timestamp(seconds).ok()) {
+        Some(at) => {
+            let (year, month, day) = at.to_calendar_date();
+            let (hour, minute, second) = at.to_hms();
+            format!("{year}-{:02}-{day:02} {hour:02}:{minute:02}:{second:02}", u8::from(month))
+        }
+        None => "beyond the year 9999".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -100,6 +114,12 @@ mod tests {
         for part in ["label bytes", "7", "users", "b", "expiry", "-"] {
             assert!(table.contains(part), "{table}");
         }
+    }
+
+    #[test]
+    fn dates_read_well() {
+        assert_eq!(date(Date(1_700_000_000_123)), "2023-11-14 22:13:20");
+        assert_eq!(date(Date(u64::MAX)), "beyond the year 9999");
     }
 
     #[test]

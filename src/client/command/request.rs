@@ -3,11 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::args::duration;
 use super::exit::CommandError;
 use super::files::{self, Existing, Force, Sink};
 use super::output::size;
-use super::target::TargetArguments;
+use super::target::{Target, TargetArguments};
 use crate::client::{Job, Work};
 use crate::protocol::job::SealForm;
 use crate::time::now;
@@ -68,7 +70,24 @@ pub async fn perform(
     let image = files::read(input, target.limits().file_bytes())?;
     let mut target = target.open(Some(deadline.deadline))?;
     target.cluster.anyone_answers().await?;
-    let name = input.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    send(input, image, work, &sink, &mut target, done).await
+}
+
+/// The name of a picture, as it is kept inside a seal.
+pub fn file_name(input: &Path) -> String {
+    input.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+}
+
+/// Sends a picture that was read from `input`, and writes the result.
+pub async fn send(
+    input: &Path,
+    image: Bytes,
+    work: Work,
+    sink: &Sink,
+    target: &mut Target,
+    done: &str,
+) -> Result<(), CommandError> {
+    let name = file_name(input);
     let start = now();
     let before = size(image.len());
     let job = Job { id: target.fresh_id(), image, name, work };

@@ -9,6 +9,8 @@
 //! | `node-N.pem`, `node-N.key` | what node N shows to other nodes, and to clients off loopback |
 //! | `admin.token` | what whoever administers the cluster shows to a node |
 //!
+//! A user's own keys lie in files of the same kind ([`IdentityFile`]), elsewhere.
+//!
 //! [`of_one_machine`] makes what is missing; [`of_bundle`] takes what [`bundles::make`] made for one of several machines.
 
 mod admin_token;
@@ -17,6 +19,7 @@ pub mod bundles;
 mod cluster_key;
 mod credentials;
 mod files;
+mod identity_file;
 pub mod key_ring;
 
 use std::path::{Path, PathBuf};
@@ -27,11 +30,12 @@ pub use admin_token::{ADMIN_TOKEN_FILE, AdminToken};
 pub use authority::{Authority, NODE_YEARS, Validity};
 pub use cluster_key::{CLUSTER_KEY_FILE, KeyBytes, read_cluster_key};
 pub use credentials::{CertificateFault, Credentials, node_name, node_of_name, read_certificates};
+pub use files::{SecretDirectory, random, read as read_secret};
+pub use identity_file::{IdentityFile, Passphrase, SECRET_BYTES};
 pub use key_ring::{ClusterKeys, OLD_KEYS_FILE, read_cluster_keys};
 
 use crate::id::{KeyId, NodeId};
 use crate::time::unix_millis;
-use files::SecretDirectory;
 
 /// The certificate of the cluster's authority.
 pub const AUTHORITY_FILE: &str = "ca.pem";
@@ -148,6 +152,32 @@ pub enum SecretsError {
     )]
     Exists {
         /// What is there.
+        path: PathBuf,
+    },
+    /// The file holds no keys of a user.
+    #[error(
+        "{path} holds no keys of a user as this program writes them; restore it from a copy made with `client keys export`"
+    )]
+    NoIdentity {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The keys lie under a passphrase, and none was given.
+    #[error("the keys of {name} lie under a passphrase: call from a terminal, or name a file with --passphrase-file")]
+    NeedsPassphrase {
+        /// The user's name.
+        name: String,
+    },
+    /// The keys lie under another passphrase.
+    #[error("that is not the passphrase of {name}'s keys, or their file was altered")]
+    WrongPassphrase {
+        /// The user's name.
+        name: String,
+    },
+    /// Keys are never overwritten.
+    #[error("{path} exists, and keys are never overwritten: move it away first, or take another name")]
+    KeysExist {
+        /// The file.
         path: PathBuf,
     },
     /// The system has no random bytes.
