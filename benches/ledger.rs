@@ -18,6 +18,8 @@ mod grpc;
 mod http1;
 #[path = "ledger/load.rs"]
 mod load;
+#[path = "../tests/people/mod.rs"]
+mod people;
 #[path = "ledger/restart.rs"]
 mod restart;
 #[path = "ledger/servers.rs"]
@@ -36,20 +38,20 @@ use support::{argument, machine};
 use table::Table;
 
 const HELP: &str = "\
-The ledger beside etcd: durable writes, one hot counter, linearizable reads, processor time, memory.
+The ledger beside etcd: durable writes, one hot counter, linearizable reads, views of one image, processor time, memory.
 
 cargo bench --bench ledger [-- OPTIONS]
 cargo bench --bench ledger -- restart      how long a node takes that starts on a snapshot and 100,000 entries; nothing else
   --rounds N      rounds, each with new clusters of every system (3)
   --seconds S     measured time of each row (3)
-  --rows LIST     of put-1, put-16, put-64, put-256, hot-16, hot-64, read-64 (all, in this order)
+  --rows LIST     of put-1, put-16, put-64, put-256, hot-16, hot-64, read-64, view-64 (all, in this order)
   --against WHAT  `etcd`, `nothing`, or the path of another build of cloud-node, to compare two builds of ours (etcd, if there is one)
   --program PATH  our build (the one of this checkout)
 
 etcd: Debian's package `etcd-server` (or `etcd`). TMPDIR must be on a real disk.";
 
 /// The rows: name, operation, clients.
-const ROWS: [(&str, Operation, usize); 7] = [
+const ROWS: [(&str, Operation, usize); 8] = [
     ("put-1", Operation::Put, 1),
     ("put-16", Operation::Put, 16),
     ("put-64", Operation::Put, 64),
@@ -57,6 +59,7 @@ const ROWS: [(&str, Operation, usize); 7] = [
     ("hot-16", Operation::Decrement, 16),
     ("hot-64", Operation::Decrement, 64),
     ("read-64", Operation::Read, 64),
+    ("view-64", Operation::View, 64),
 ];
 
 /// Runs before each row without being counted.
@@ -96,6 +99,7 @@ fn main() {
         }
     }
     println!("{table}");
+    table.print_view(load::bare_view_cpu());
 }
 
 fn systems(program: PathBuf) -> Vec<System> {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::people::Asked;
+
 /// Longer answers than this are not expected.
 const BUFFER_BYTES: usize = 4096;
 
@@ -45,6 +47,19 @@ impl Connection {
             write!(self.request, "idempotency-key: {:016x}{:016x}\r\n", self.client, self.sequence)?;
             write!(self.request, "content-length: {}\r\n", body.len())?;
         }
+        self.exchange(body).await
+    }
+
+    /// The same with a signed request, which has an id of its own.
+    pub async fn signed(&mut self, asked: &Asked) -> io::Result<Answer<'_>> {
+        self.request.clear();
+        let Asked { method, path, body, id, authorization, .. } = asked;
+        write!(self.request, "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: {authorization}\r\n", self.host)?;
+        write!(self.request, "idempotency-key: {id}\r\ncontent-length: {}\r\n", body.len())?;
+        self.exchange(body).await
+    }
+
+    async fn exchange(&mut self, body: &[u8]) -> io::Result<Answer<'_>> {
         self.request.extend_from_slice(b"\r\n");
         self.request.extend_from_slice(body);
         loop {

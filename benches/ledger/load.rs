@@ -5,11 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use image_cloud::id::{ClusterId, ImageId};
+use image_cloud::identity::{self, Purpose, UserSecret};
+use image_cloud::protocol::rights::{ImageAction, MOST_VIEWS};
+use image_cloud::protocol::sharing::route;
 use image_cloud::time::now;
 
+use crate::common::{TestCluster, picture};
 use crate::grpc::{Channel, Current};
 use crate::http1;
-use crate::servers::Servers;
+use crate::people::{Person, fresh_id, header_of, rights_request};
+use crate::servers::{Servers, own_cpu_seconds};
 use crate::support::quantile;
 
 pub const VALUE_BYTES: usize = 256;
@@ -33,6 +39,9 @@ pub enum Operation {
     Decrement,
     /// A linearizable read of a random key.
     Read,
+    /// A view of one hot image: signed, checked, spent, its key sealed to the reader. etcd, which knows no such thing, takes one from a
+    /// counter.
+    View,
 }
 
 /// One row of one system in one round.
@@ -79,6 +88,7 @@ impl fmt::Display for Figures {
 /// A client and its way to the leader.
 enum Session {
     Ours(http1::Connection),
+    Reader { connection: http1::Connection, reader: Box<Person>, body: Vec<u8> },
     Etcd { channel: Channel, counter: Option<Current> },
 }
 
@@ -117,10 +127,16 @@ impl Load {
                 }
             });
         }
+        if let (Operation::View, Servers::Ours { cluster, .. }) = (operation, servers) {
+            sessions = readers(cluster, sessions).await;
+        }
         let mut load = Load { operation, sessions, decrements: 0 };
         match operation {
             Operation::Put => {}
-            Operation::Decrement => load.sessions[0].put(COUNTER, PLENTY.to_string().as_bytes()).await.unwrap(),
+            Operation::View if matches!(servers, Servers::Ours { .. }) => {}
+            Operation::View | Operation::Decrement => {
+                load.sessions[0].put(COUNTER, PLENTY.to_string().as_bytes()).await.unwrap()
+            }
             Operation::Read => load.fill().await,
         }
         load
@@ -158,6 +174,7 @@ impl Load {
                     seen.tries += match operation {
                         Operation::Put => session.put(&name(random % KEYS), &[b'v'; VALUE_BYTES]).await.map(|()| 1)?,
                         Operation::Read => session.read(&name(random % KEYS)).await.map(|()| 1)?,
+                        Operation::View => session.view().await?,
                         Operation::Decrement => {
                             let (done, tries) = session.decrement().await?;
                             assert!(done, "the counter was at its floor");
@@ -234,6 +251,36 @@ impl Load {
     }
 }
 
+/// One image, and many programs of one user who may open it very often.
+async fn readers(cluster: &TestCluster, sessions: Vec<Session>) -> Vec<Session> {
+    let alice = Person::register(cluster, "alice", 1).await;
+    let bob = Person::register(cluster, "bob", 2).await;
+    let url = cluster.url(cluster.running()[0]);
+    let sealed = alice.seal(&url, &picture(1), &format!("&to=bob%3D{MOST_VIEWS}")).await.unwrap();
+    let body = serde_json::to_vec(&rights_request(&header_of(&sealed), ImageAction::View)).unwrap();
+    let reader = |session| match session {
+        Session::Ours(connection) => Session::Reader { connection, reader: Box::new(bob.clone()), body: body.clone() },
+        other => other,
+    };
+    sessions.into_iter().map(reader).collect()
+}
+
+/// Processor time of what a view costs beside the log, per 10,000: one check of a signature, one key sealed to a user.
+pub fn bare_view_cpu() -> f64 {
+    const TIMES: u32 = 2_000;
+    let secret = UserSecret::from_bytes(&[1; 64]);
+    let (keys, message) = (secret.public(), [7; 300]);
+    let signature = secret.sign(&message);
+    let (cluster, image, user, id) = (ClusterId([1; 32]), ImageId([2; 32]), keys.user(), fresh_id());
+    let purpose = Purpose::Release { cluster, image, user, id };
+    let before = own_cpu_seconds();
+    for _ in 0..TIMES {
+        assert!(keys.signing.has_signed(&message, &signature));
+        assert!(identity::seal(&[3; 64], &keys.agreement, &purpose, [4; 32]).is_some());
+    }
+    (own_cpu_seconds() - before) / f64::from(TIMES) * 10_000.0
+}
+
 fn name(key: u64) -> String {
     format!("k{key}")
 }
@@ -241,14 +288,16 @@ fn name(key: u64) -> String {
 impl Session {
     async fn put(&mut self, key: &str, value: &[u8]) -> io::Result<()> {
         match self {
-            Session::Ours(connection) => expect(&connection.call("PUT", key, "", value).await?),
+            Session::Ours(connection) | Session::Reader { connection, .. } => {
+                expect(&connection.call("PUT", key, "", value).await?)
+            }
             Session::Etcd { channel, .. } => channel.put(key, value).await,
         }
     }
 
     async fn read(&mut self, key: &str) -> io::Result<()> {
         let length = match self {
-            Session::Ours(connection) => {
+            Session::Ours(connection) | Session::Reader { connection, .. } => {
                 let answer = connection.call("GET", key, "", b"").await?;
                 expect(&answer)?;
                 answer.body.len()
@@ -260,16 +309,29 @@ impl Session {
 
     async fn value(&mut self) -> io::Result<i64> {
         let text = match self {
-            Session::Ours(connection) => Bytes::copy_from_slice(connection.call("GET", COUNTER, "", b"").await?.body),
+            Session::Ours(connection) | Session::Reader { connection, .. } => {
+                Bytes::copy_from_slice(connection.call("GET", COUNTER, "", b"").await?.body)
+            }
             Session::Etcd { channel, .. } => channel.get(COUNTER).await?.unwrap_or_default().value,
         };
         parse(&text)
     }
 
+    /// Opens the image; says in how many tries.
+    async fn view(&mut self) -> io::Result<u64> {
+        let Session::Reader { connection, reader, body } = self else {
+            let (done, tries) = self.decrement().await?;
+            assert!(done, "the counter was at its floor");
+            return Ok(tries);
+        };
+        let asked = reader.ask("POST", route::RIGHTS, body.clone(), fresh_id());
+        expect(&connection.signed(&asked).await?).map(|()| 1)
+    }
+
     /// Takes one, if there is one; says whether it did, and in how many tries.
     async fn decrement(&mut self) -> io::Result<(bool, u64)> {
         match self {
-            Session::Ours(connection) => {
+            Session::Ours(connection) | Session::Reader { connection, .. } => {
                 let answer = connection.call("POST", COUNTER, "?add=-1&floor=0", b"").await?;
                 if answer.status == 409 {
                     return Ok((false, 1));

@@ -17,7 +17,7 @@ enum Target {
 
 use Target::{AtLeast, AtMost};
 
-const LINES: [Line; 19] = [
+const LINES: [Line; 21] = [
     ("put-1", "durable puts/s, 1 client", per_second, None),
     ("put-16", "durable puts/s, 16 clients", per_second, None),
     ("put-64", "durable puts/s, 64 clients", per_second, Some(AtLeast(2.0, 3.0))),
@@ -36,6 +36,8 @@ const LINES: [Line; 19] = [
     ("hot-64", "tries per decrement, 64 clients", |figures| figures.tries, None),
     ("read-64", "linearizable reads/s, 64 clients", per_second, Some(AtLeast(2.0, 3.0))),
     ("read-64", "server CPU s per 10,000 reads, 64 clients", Figures::cpu_per_10k, None),
+    ("view-64", "views/s of one image, 64 readers", per_second, Some(AtLeast(20.0, 20.0))),
+    ("view-64", "server CPU s per 10,000 views, 64 readers", Figures::cpu_per_10k, None),
     ("put-256", "client's share of the CPU, 256 clients", Figures::client_share, None),
 ];
 
@@ -60,6 +62,18 @@ impl Table {
 
     pub fn add(&mut self, system: usize, row: &'static str, figures: Figures) {
         self.figures.entry((system, row)).or_default().push(figures);
+    }
+
+    /// What a view costs beside a plain write and its public-key work, where both rows were measured.
+    pub fn print_view(&self, bare: f64) {
+        let cost = |row| self.cell(0, row, Figures::cpu_per_10k).map(|(median, _)| median);
+        let (Some(view), Some(put)) = (cost("view-64"), cost("put-64")) else { return };
+        let ratio = view / (put + bare);
+        println!(
+            "server CPU of a view, 64 readers: {ratio:.2} times a plain write ({put:.2}) with one signature check and one key seal \
+             ({bare:.2} s per 10,000)  {}",
+            AtMost(1.3, 1.3).verdict(ratio)
+        );
     }
 
     /// The median, with the least and the greatest where there were several rounds.
