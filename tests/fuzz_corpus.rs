@@ -22,7 +22,9 @@ use image_cloud::protocol::user::{BodyHash, Date};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 5] = [
     ("frame", bodies::frame),
     ("header", bodies::header),
     ("image", bodies::image),
