@@ -6,6 +6,7 @@
 mod bodies;
 
 use std::fs;
+use std::panic::catch_unwind;
 use std::path::PathBuf;
 
 use bodies::{cluster_key, data_key, limits};
@@ -18,8 +19,12 @@ use image_cloud::protocol::frame::{NodeFrame, Opaque};
 use image_cloud::protocol::job::{Label, SealForm};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::protocol::user::{BodyHash, Date};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
-const TARGETS: [(&str, fn(&[u8])); 5] = [
+type Body = fn(&[u8]);
+
+const TARGETS: [(&str, Body); 5] = [
     ("frame", bodies::frame),
     ("header", bodies::header),
     ("image", bodies::image),
@@ -48,6 +53,37 @@ fn every_committed_input_passes_its_target_whole_cut_and_with_a_bit_changed() {
                 let mut changed = input.clone();
                 changed[at] ^= 1 << (at % 8);
                 body(&changed);
+            }
+        }
+    }
+}
+
+/// Blind, without a fuzzer's knowledge of what was reached: for machines that cannot build the targets. `CHANGES=1000000` for more.
+#[test]
+fn inputs_with_many_random_changes_pass_their_targets() {
+    let changes: u32 = std::env::var("CHANGES").ok().map_or(2_000, |text| text.parse().unwrap());
+    for (target, body) in TARGETS {
+        let mut inputs: Vec<PathBuf> =
+            fs::read_dir(seeds(target)).unwrap().map(|entry| entry.unwrap().path()).collect();
+        inputs.sort();
+        let inputs: Vec<Vec<u8>> = inputs.into_iter().map(|path| fs::read(path).unwrap()).collect();
+        let mut random = SmallRng::seed_from_u64(7);
+        for round in 0..changes {
+            let mut input = inputs[random.random_range(0..inputs.len())].clone();
+            for _ in 0..random.random_range(1..6) {
+                let at = random.random_range(0..input.len().max(1)).min(input.len());
+                match random.random_range(0..5) {
+                    0 => input.truncate(at),
+                    1 => input.insert(at, random.random()),
+                    2 => input.splice(at..at, [255; 4]).for_each(drop),
+                    _ if at < input.len() => input[at] = random.random(),
+                    _ => input.extend_from_slice(&inputs[0]),
+                }
+            }
+            if catch_unwind(|| body(&input)).is_err() {
+                let path = std::env::temp_dir().join(format!("finding-{target}-{round}"));
+                fs::write(&path, &input).unwrap();
+                panic!("{target}, round {round}: keep {} in fuzz/seeds/{target} beside the fix", path.display());
             }
         }
     }

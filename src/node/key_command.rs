@@ -36,7 +36,7 @@ pub fn rotate(place: &KeyPlace) -> Result<String, NodeError> {
     let new = key_ring::rotate(&place.directory())?;
     let mut text =
         format!("Made the cluster key {new}: images are locked under it from now on. Old images still open.\n");
-    text += &give_to_nodes(place)?;
+    text += &give_to_nodes(place, "it refuses images under a key that it does not have")?;
     Ok(text)
 }
 
@@ -55,7 +55,7 @@ pub fn retire(place: &KeyPlace, id: KeyId) -> Result<String, NodeError> {
         Retirement::Before => format!("The cluster key {id} was retired before.\n"),
     };
     // Copies may be missing even so: a repeated command ends what an interrupted one began.
-    text += &give_to_nodes(place)?;
+    text += &give_to_nodes(place, "it still opens images under the retired key")?;
     Ok(text)
 }
 
@@ -76,11 +76,11 @@ pub fn list(place: &KeyPlace) -> Result<String, NodeError> {
     Ok(text)
 }
 
-fn give_to_nodes(place: &KeyPlace) -> Result<String, NodeError> {
+fn give_to_nodes(place: &KeyPlace, meanwhile: &str) -> Result<String, NodeError> {
     Ok(match place {
         KeyPlace::Directory(path) => format!(
             "Nodes that have their secrets in {} follow by themselves, with the next image. Give old-keys.toml and then cluster.key to \
-             each node that has a directory of its own (--data or --secrets).\n",
+             each node that has a directory of its own (--data or --secrets); until then {meanwhile}.\n",
             path.display()
         ),
         KeyPlace::Bundles(out) => {
@@ -90,7 +90,10 @@ fn give_to_nodes(place: &KeyPlace) -> Result<String, NodeError> {
             for bundle in given {
                 let _ = writeln!(text, "  {}", on_its_machine(&bundle));
             }
-            text += "Each node follows by itself, with the next image; until its copy has come it refuses those under a key that it does not have.\n";
+            let _ = writeln!(
+                text,
+                "Each node follows by itself, with the next image; until its copy has come {meanwhile}."
+            );
             text
         }
     })
