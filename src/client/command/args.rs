@@ -280,6 +280,17 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_is_taken_or_given_back() {
+        let Ok(Command::Lease(lease)) = command("client lease a.png --views 2 --for 1h") else { panic!("not taken") };
+        assert_eq!((lease.views, lease.time), (Some(2), Some(Duration::from_secs(3600))));
+        assert!(lease.image.is_some() && lease.command.is_none());
+        let Ok(Command::Lease(lease)) = command("client lease return a.png --views 1") else {
+            panic!("not given back")
+        };
+        assert!(lease.command.is_some());
+    }
+
+    #[test]
     fn wrong_usage_exits_with_2() {
         for line in [
             "client",

@@ -28,21 +28,16 @@ stops accidents and thieves; whoever leases has the key, so it does not stop the
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Option<Command>,
-    #[command(flatten)]
-    pub take: Option<Take>,
-}
-
-#[derive(Clone, Debug, clap::Args)]
-pub struct Take {
+    // Required, but not beside a command of its own: hence the options.
     /// The sealed picture
-    #[arg(value_name = "IMAGE")]
-    pub image: PathBuf,
+    #[arg(value_name = "IMAGE", required = true)]
+    pub image: Option<PathBuf>,
     /// How many views
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MOST_VIEWS))]
-    pub views: u64,
+    #[arg(long, value_name = "N", required = true, value_parser = clap::value_parser!(u64).range(1..=MOST_VIEWS))]
+    pub views: Option<u64>,
     /// How long they may be used
-    #[arg(long = "for", value_name = "TIME", value_parser = duration)]
-    pub time: Duration,
+    #[arg(long = "for", value_name = "TIME", required = true, value_parser = duration)]
+    pub time: Option<Duration>,
     #[command(flatten)]
     pub user: UserArguments,
     /// Form of the result
@@ -66,18 +61,13 @@ pub enum Command {
 }
 
 pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
-    match (&arguments.command, &arguments.take) {
-        (Some(Command::Return { image, views, user }), _) => give_back(image, *views, user, target).await,
-        (None, Some(take)) => lease(take, target).await,
-        (None, None) => Err(CommandError::new(
-            Exit::Usage,
-            "name the sealed picture, as in client lease sealed.png --views 2 --for 24h",
-        )),
+    let Arguments { command, image, views, time, user, output } = arguments;
+    if let Some(Command::Return { image, views, user }) = command {
+        return give_back(image, *views, user, target).await;
     }
-}
-
-async fn lease(arguments: &Take, target: &TargetArguments) -> Result<(), CommandError> {
-    let Take { image, views, time, user, output } = arguments;
+    let (Some(image), Some(views), Some(time)) = (image, views, time) else {
+        return Err(CommandError::new(Exit::Usage, "use client lease sealed.png --views 2 --for 24h"));
+    };
     let file = SealedFile::read(image, target)?;
     let Session { mut target, identity, .. } = user.open(target, None).await?;
     // Whatever cannot be stored must not be paid for.

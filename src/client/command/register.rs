@@ -61,12 +61,13 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
             // An attempt before may have been done, so keys go only when somebody else has the name and nobody has these keys.
             if error.refusal() == Some(ProblemCode::Conflict) {
                 let id = target.fresh_id();
-                match target.cluster.user(Some(signer), id, &identity.user().to_string()).await {
-                    Ok(None) => identity.is_refused()?,
-                    Err(unknown) if unknown.refusal() == Some(ProblemCode::SignatureRefused) => {
-                        identity.is_refused()?
-                    }
-                    _ => {}
+                let known = target.cluster.user(Some(signer), id, &identity.user().to_string()).await;
+                let is_nobody = match &known {
+                    Ok(user) => user.is_none(),
+                    Err(error) => error.refusal() == Some(ProblemCode::SignatureRefused),
+                };
+                if is_nobody {
+                    identity.is_refused()?;
                 }
             }
             return Err(error.into());
