@@ -135,7 +135,7 @@ impl Load {
             Operation::Put => {}
             Operation::View if matches!(servers, Servers::Ours { .. }) => {}
             Operation::View | Operation::Decrement => {
-                load.sessions[0].put(COUNTER, PLENTY.to_string().as_bytes()).await.unwrap()
+                load.sessions[0].put(COUNTER, PLENTY.to_string().as_bytes()).await.unwrap();
             }
             Operation::Read => load.fill().await,
         }
