@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 mod common;
+mod people;
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use common::{TestCluster, picture};
+use image_cloud::identity::UserSecret;
 use image_cloud::protocol::job::route as job;
 use image_cloud::protocol::kv::route as kv;
 use image_cloud::protocol::membership::route as membership;
+use image_cloud::protocol::sharing::route as sharing;
+use people::Person;
 use reqwest::header::{CONTENT_TYPE, ETAG, HeaderMap, IF_NONE_MATCH, RETRY_AFTER};
 use reqwest::redirect::Policy;
 use serde_json::{Value, json};
@@ -174,6 +178,8 @@ async fn what_nodes_answer_is_what_the_document_says() {
     contract.check(job::LABEL, post(&label, picture(1)), 200).await;
     contract.check(job::LABEL, post(job::LABEL, picture(1)), 400).await;
 
+    users_and_rights(&cluster, &here, &mut contract).await;
+
     // Cluster and node.
     for path in
         [kv::HASH, membership::MEMBERS, job::ELECTIONS, job::STATUS, job::EVENTS, job::FAULTS, job::LIVEZ, job::READYZ]
@@ -205,6 +211,65 @@ async fn what_nodes_answer_is_what_the_document_says() {
         item.as_object().unwrap().keys().map(|method| (path.clone(), method.clone())).collect::<Vec<_>>()
     });
     assert_eq!(documented.collect::<BTreeSet<_>>(), contract.tried, "an operation that nobody tried");
+}
+
+/// The routes that users sign for, and those that make users.
+async fn users_and_rights(cluster: &TestCluster, here: &str, contract: &mut Contract) {
+    let (http, token) = (contract.http.clone(), cluster.admin_token());
+    let alice = Person::register(cluster, "alice", 1).await;
+    let bob = Person::register(cluster, "bob", 2).await;
+    let mallory = Person::register(cluster, "mallory", 3).await;
+    let plain = |method: &str, path: &str| http.request(method.parse().unwrap(), format!("{here}{path}"));
+    let signed = |person: &Person, method: &'static str, path: &str, body: Vec<u8>| {
+        let asked = person.ask(method, path, body, people::fresh_id());
+        let request = plain(method, path).header("authorization", asked.authorization.to_string());
+        request.header(job::REQUEST_ID, asked.id.to_string()).body(asked.body)
+    };
+    let json = |value: Value| value.to_string().into_bytes();
+
+    contract.check(sharing::IDENTITY, plain("GET", sharing::IDENTITY), 200).await;
+    contract.check(sharing::USERS, plain("GET", sharing::USERS), 200).await;
+    contract.check(sharing::USERS, plain("GET", &format!("{}?name=bob", sharing::USERS)), 200).await;
+    contract.check(sharing::USERS, plain("GET", &format!("{}?name=bob&after=x", sharing::USERS)), 400).await;
+    let registration = |name: &str| json!({"name": name, "keys": alice.secret.public()});
+    contract.check(sharing::USERS, signed(&alice, "POST", sharing::USERS, json(registration("alice"))), 200).await;
+    contract.check(sharing::USERS, signed(&alice, "POST", sharing::USERS, json(registration("bob"))), 409).await;
+    contract.check(sharing::USERS, signed(&alice, "POST", sharing::USERS, json(registration("a b"))), 400).await;
+    contract.check(sharing::USERS, signed(&bob, "POST", sharing::USERS, json(registration("alice"))), 401).await;
+    contract.check(sharing::USERS, plain("POST", sharing::USERS), 401).await;
+    let invite = || plain("POST", sharing::INVITATIONS).header(CONTENT_TYPE, JSON).body(r#"{"for_ms":1000}"#);
+    contract.check(sharing::INVITATIONS, invite().bearer_auth(token.secret()), 200).await;
+    contract.check(sharing::INVITATIONS, invite(), 401).await;
+    contract.check(sharing::INVITATIONS, invite().body(r#"{"for_ms":0}"#).bearer_auth(token.secret()), 400).await;
+
+    let sealed = alice.seal(here, &picture(1), "&to=bob%3D1").await.unwrap();
+    let header = people::header_of(&sealed);
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes);
+    let view = |header: &[u8]| json(json!({"header": base64(header), "action": "view"}));
+    contract.check(sharing::RIGHTS, signed(&bob, "POST", sharing::RIGHTS, view(&header)), 200).await;
+    contract.check(sharing::RIGHTS, signed(&bob, "POST", sharing::RIGHTS, view(&header)), 403).await;
+    contract.check(sharing::RIGHTS, plain("POST", sharing::RIGHTS).body(view(&header)), 401).await;
+    contract.check(sharing::RIGHTS, signed(&bob, "POST", sharing::RIGHTS, view(&header[..200])), 422).await;
+    contract.check(sharing::RIGHTS, signed(&bob, "POST", sharing::RIGHTS, b"{}".to_vec()), 400).await;
+    let revoke = json!({"header": base64(&header), "action": {"revoke": {"user": mallory.user}}});
+    contract.check(sharing::RIGHTS, signed(&alice, "POST", sharing::RIGHTS, json(revoke)), 404).await;
+    let look = || json(json!({"header": base64(&header)}));
+    contract.check(sharing::LOOK, signed(&alice, "POST", sharing::LOOK, look()), 200).await;
+    contract.check(sharing::LOOK, signed(&bob, "POST", sharing::LOOK, look()), 200).await;
+    contract.check(sharing::LOOK, signed(&mallory, "POST", sharing::LOOK, look()), 403).await;
+    let images = contract.check(sharing::IMAGES, signed(&alice, "GET", sharing::IMAGES, Vec::new()), 200).await.json();
+    assert_eq!(images["images"].as_array().unwrap().len(), 1, "{images}");
+    contract.check(sharing::IMAGES, plain("GET", sharing::IMAGES), 401).await;
+    let local = json!({"payload_bytes": 5, "media_type": "image/png", "name": "a", "rights": {}, "data_key": "AAAA"});
+    contract.check(sharing::HEADER, signed(&alice, "POST", sharing::HEADER, json(local)), 400).await;
+
+    let rotation = json(json!({"to": UserSecret::from_bytes(&[50; 64]).public()}));
+    contract.check(sharing::KEYS, signed(&bob, "POST", sharing::KEYS, rotation.clone()), 200).await;
+    contract.check(sharing::KEYS, signed(&bob, "POST", sharing::KEYS, rotation), 401).await;
+    let expel = |user: &str| plain("DELETE", &sharing::USER.replace("{user}", user)).bearer_auth(token.secret());
+    contract.check(sharing::USER, expel(&mallory.user.to_string()), 200).await;
+    contract.check(sharing::USER, expel(&"0".repeat(64)), 404).await;
+    contract.check(sharing::USER, expel("mallory"), 400).await;
 }
 
 /// What no route takes is refused as a problem too: no such path, no such method, a body too long, a broken one.

@@ -62,6 +62,66 @@ async fn named_people_open_it_as_often_as_they_may() {
     cluster.replicas_are_equal(&[1, 2, 3]).await;
 }
 
+/// Keys that are planted are nowhere to be found: not in logs, not in Raft's log, not in snapshots; and no crash writes them out.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_a_log_or_on_a_nodes_disk() {
+    let mut cluster = TestCluster::start(3, "").await;
+    let alice = Person::register(&cluster, "alice", 1).await;
+    let bob = Person::register(&cluster, "bob", 2).await;
+    let sealed = alice.seal(&cluster.url(1), &picture(1), "&to=bob%3D2").await.unwrap();
+    let (header, id) = (header_of(&sealed), fresh_id());
+    let answer = bob.act(&cluster, &header, ImageAction::View, id).await.unwrap();
+    let data_key = bob.key_in(&answer, id).unwrap().data_key;
+    bob.act(&cluster, &header, ImageAction::Lease { views: 1, for_ms: 60_000 }, fresh_id()).await.unwrap();
+    let cluster_key = std::fs::read_to_string(cluster.directory().join("data/cluster/cluster.key")).unwrap();
+    let token = cluster.admin_token();
+    for pid in cluster.pids() {
+        let limits = std::fs::read_to_string(format!("/proc/{pid}/limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+        assert!(core.split_whitespace().filter(|word| *word == "0").count() == 2, "{core}");
+    }
+    // At a stop whatever is held goes to the disk.
+    for node in 1..=3 {
+        cluster.stop(node).await;
+    }
+    let hexadecimal = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into_bytes();
+    let base64 = |bytes: &[u8]| base64::Engine::encode(&base64::prelude::BASE64_STANDARD, bytes).into_bytes();
+    let secrets = [("alice's", alice.secret.to_bytes()), ("bob's", bob.secret.to_bytes())];
+    let mut canaries = vec![
+        ("the data key", data_key.to_vec()),
+        ("the data key", hexadecimal(&data_key)),
+        ("the data key", base64(&data_key)),
+        ("the cluster key", cluster_key.trim().as_bytes().to_vec()),
+        ("the admin token", token.secret().as_bytes().to_vec()),
+    ];
+    for (whose, secret) in secrets {
+        canaries.extend([
+            (whose, secret[..32].to_vec()),
+            (whose, hexadecimal(&secret[..32])),
+            (whose, base64(&secret)),
+        ]);
+    }
+    let mut searched = 0;
+    let mut places = vec![cluster.directory()];
+    while let Some(place) = places.pop() {
+        for entry in std::fs::read_dir(place).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                // Where they belong.
+                places.extend((!path.ends_with("data/cluster")).then_some(path));
+                continue;
+            }
+            let bytes = std::fs::read(&path).unwrap();
+            searched += bytes.len();
+            for (whose, canary) in &canaries {
+                let found = bytes.windows(canary.len()).any(|window| window == canary);
+                assert!(!found, "{whose} key is in {}", path.display());
+            }
+        }
+    }
+    assert!(searched > 10_000, "hardly anything was searched: {searched} bytes");
+}
+
 /// A node that does not lead does the public-key work and hands the command on: nobody is sent elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn any_node_answers_a_view_while_the_leader_orders() {

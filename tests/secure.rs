@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking, helpers included")]
 
 mod common;
+mod people;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -13,12 +14,15 @@ use std::time::Duration;
 use common::{TestCluster, picture, wait_for};
 use image_cloud::config::secrets::{AdminToken, Authority, Credentials, Validity, read_certificates};
 use image_cloud::id::{Incarnation, MemberId, NodeId};
+use image_cloud::identity::UserSecret;
 use image_cloud::protocol::frame::Purpose;
 use image_cloud::protocol::job::route;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
+use image_cloud::protocol::sharing::{self, Invitation, Registration, UserChanged};
 use image_cloud::time::unix_millis;
 use image_cloud::transport::NodeTls;
 use image_cloud::transport::dial::{Target, dial};
+use people::Person;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -273,6 +277,47 @@ async fn insecure_http_warns_and_demands_the_token_for_every_call() {
     assert_eq!(ask("cloud.example", None).await, 401);
     assert_eq!(ask("cloud.example", Some(&token)).await, 200);
     assert_eq!(ask("evil.example", Some(&token)).await, 403);
+}
+
+/// Where strangers come by, users are who was invited, and their signatures stand in for the token, but not where the node is administered.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_every_call_needs_a_token_users_are_invited_and_then_sign() {
+    let mut cluster = TestCluster::configure(1, "");
+    cluster.spawn_with(1, &["--insecure-http"]);
+    let identity = people::cluster_identity(&cluster).await;
+    assert!(identity.needs_invitation);
+    let (url, http, token) = (cluster.url(1), reqwest::Client::new(), cluster.admin_token());
+    let person = |number: u8| {
+        let secret = UserSecret::from_bytes(&[number; 64]);
+        let user = secret.public().user();
+        Person { name: format!("user{number}"), secret, user, cluster: identity.cluster_id, http: http.clone() }
+    };
+    let register = async |person: &Person, invitation: Option<String>| {
+        let body = Registration { name: person.name.clone(), keys: person.secret.public(), invitation };
+        person.until_decided::<UserChanged>(&cluster, sharing::route::USERS, &body, people::fresh_id()).await
+    };
+    let (alice, mallory) = (person(1), person(2));
+    assert_eq!(register(&alice, None).await.unwrap_err().code, ProblemCode::Denied);
+    assert_eq!(register(&alice, Some("guessed".into())).await.unwrap_err().code, ProblemCode::Denied);
+
+    let invite = |request: reqwest::RequestBuilder| {
+        request.header("content-type", "application/json").body(r#"{"for_ms":60000}"#)
+    };
+    let invitations = format!("{url}{}", sharing::route::INVITATIONS);
+    assert_eq!(invite(http.post(&invitations)).send().await.unwrap().status(), 401);
+    let invited = invite(http.post(&invitations).bearer_auth(token.secret())).send().await.unwrap();
+    let invited: Invitation = serde_json::from_slice(&invited.bytes().await.unwrap()).unwrap();
+    assert!(register(&alice, Some(invited.invitation.clone())).await.is_ok());
+    assert_eq!(register(&mallory, Some(invited.invitation)).await.unwrap_err().code, ProblemCode::Denied, "used");
+
+    let get = |person: &Person, path: &str| person.ask("GET", path, Vec::new(), people::fresh_id());
+    assert!(alice.send_for_bytes(&url, &get(&alice, sharing::route::USERS)).await.is_ok());
+    assert!(alice.send_for_bytes(&url, &get(&alice, "/api/v1/kv")).await.is_ok());
+    let stranger = mallory.send_for_bytes(&url, &get(&mallory, "/api/v1/kv")).await.unwrap_err();
+    assert_eq!(stranger.code, ProblemCode::SignatureRefused);
+    let fail = alice.ask("POST", route::FAIL, br#"{"duration_ms":5}"#.to_vec(), people::fresh_id());
+    let refused = alice.send_for_bytes(&url, &fail).await.unwrap_err();
+    assert!(matches!(refused.code, ProblemCode::Unauthorized | ProblemCode::Forbidden), "{refused:?}");
 }
 
 /// Bounded time: whoever begins TLS and does not go on, or says nothing, is closed at the greeting's deadline.

@@ -140,7 +140,7 @@ pub async fn invite(
         ("idempotency-key" = Option<RequestId>, Header, description = "The same in every attempt"),
     ),
     security(("admin_token" = [])),
-    responses((status = 200, description = "On the disks of a majority", body = UserChanged), OfWrites))]
+    responses((status = 200, description = "On the disks of a majority", body = UserChanged), OfSignedWrites))]
 pub async fn expel(
     service: web::Data<Service>,
     request: HttpRequest,

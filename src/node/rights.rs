@@ -43,7 +43,7 @@ pub struct Rights {
     pub ledger: Ledger,
     /// The cluster's key and name.
     pub tools: Arc<Tools>,
-    /// Whether whoever registers needs an invitation: everywhere but on loopback.
+    /// Whether whoever registers needs an invitation: wherever every call needs a token or a signature.
     pub needs_invitation: bool,
 }
 
@@ -280,15 +280,17 @@ impl Rights {
         let cluster = self.cluster().map_err(NotHere::Refused)?;
         let purpose = Purpose::LocalSeal { cluster, user: signer.user, id: signer.id };
         let data_key = BASE64_STANDARD.decode(data_key).map_err(|error| bad(format!("data_key: {error}")))?;
-        let cluster_key = self.tools.keys.current();
-        let data_key = ClusterReader::new(cluster_key.secret_bytes()).open(&data_key, &purpose);
+        let ring = self.tools.keys.ring();
+        // It may have been sealed just before a rotation.
+        let mut readers = ring.keys().map(|key| ClusterReader::new(key.secret_bytes()));
+        let data_key = readers.find_map(|reader| reader.open(&data_key, &purpose));
         let data_key: Option<[u8; 32]> = data_key.and_then(|key| key.try_into().ok());
         let data_key =
             data_key.ok_or_else(|| bad("data_key does not open: seal it to the cluster's present key".into()))?;
         let terms = Terms { owner: Some(signer.user), rights, expires_at_ms: expires.map(|date| date.0) };
         let wrap = Wrap { data_key: DataKey(data_key), terms, media_type, name };
         let nonce = ImageNonce(random()?);
-        let header = Header::create(&wrap, &cluster_key, cluster, nonce, payload_bytes, &self.tools.limits);
+        let header = Header::create(&wrap, ring.current(), cluster, nonce, payload_bytes, &self.tools.limits);
         let header = header.map_err(|error| NotHere::Refused(error.problem()))?;
         Ok(HeaderAnswer { header: BASE64_STANDARD.encode(header.as_bytes()) })
     }

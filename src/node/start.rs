@@ -59,6 +59,7 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
     for warning in exposed.into_iter().chain(options.config.warning_of_size()) {
         log::warn!("node {}: {warning}", options.id);
     }
+    crate::config::secrets::leave_no_core_dump();
     let http_socket = bind(configured.http, "--listen")?;
     let peer_socket = bind(configured.peer_address(), "--peer-listen")?;
     let directory = DataDir::open(&options.config.node_directory(options.id), options.id)?;
@@ -130,6 +131,8 @@ async fn serve(
     peer_socket: TcpListener,
 ) -> Result<(), NodeError> {
     let system_error = |error: std::io::Error| NodeError::System(error.to_string());
+    // Where strangers come by, be it through a proxy, nobody becomes a user uninvited.
+    let needs_invitation = doors.http.access.every_call;
     let NodeOptions { id, config, seed, .. } = &options;
     let member = directory.member();
     let address = http_socket.local_addr().map_err(system_error)?;
@@ -205,7 +208,6 @@ async fn serve(
     let changing = Arc::default();
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
-    let needs_invitation = !address.ip().is_loopback();
     let rights = Rights { ledger: ledger.clone(), tools, needs_invitation };
     let counter = Counter { node, desk, shared, faults, limits, ledger, membership, rights, random };
     let server =

@@ -216,7 +216,7 @@ pub struct HeaderAnswer {
 pub mod route {
     /// `GET`: a [`ClusterIdentity`](super::ClusterIdentity).
     pub const IDENTITY: &str = "/api/v1/cluster/identity";
-    /// `GET` lists [`Users`](super::Users) (`after=`, `limit=`, or one by `name=` or `id=`); `POST` takes a
+    /// `GET` lists [`Users`](super::Users) (`after=`, or one by `name=` or `id=`); `POST` takes a
     /// [`Registration`](super::Registration).
     pub const USERS: &str = "/api/v1/users";
     /// `POST`: a [`Rotation`](super::Rotation).

@@ -47,6 +47,7 @@ use exit::{CommandError, Exit};
 /// Runs the program with the arguments of the process, program name first, and returns its exit code:
 /// 0 done, 1 failed, 2 usage, 3 not found, 4 unavailable, 5 denied, 6 damaged, 130 and 143 interrupted.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    crate::config::secrets::leave_no_core_dump();
     let cli = match args::parse(arguments) {
         Ok(cli) => cli,
         Err(error) => {

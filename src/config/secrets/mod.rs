@@ -37,6 +37,14 @@ pub use key_ring::{ClusterKeys, OLD_KEYS_FILE, read_cluster_keys};
 use crate::id::{KeyId, NodeId};
 use crate::time::unix_millis;
 
+/// Keeps this process's memory out of core dumps: there are keys in it. If the system refuses, it goes on without.
+pub fn leave_no_core_dump() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    if setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) }).is_err() {
+        log::warn!("the system does not let core dumps be turned off: a crash could write keys to the disk");
+    }
+}
+
 /// The certificate of the cluster's authority.
 pub const AUTHORITY_FILE: &str = "ca.pem";
 const AUTHORITY_KEY_FILE: &str = "ca.key";
