@@ -22,6 +22,7 @@ pub mod machine;
 pub mod observer;
 pub mod options;
 pub mod outages;
+pub mod people;
 pub mod pictures;
 pub mod plan;
 pub mod progress;
@@ -30,8 +31,10 @@ pub mod report;
 pub mod run;
 pub mod run_directory;
 pub mod scenario;
+pub mod share;
 pub mod statistics;
 pub mod threshold;
+pub mod tour;
 pub mod verify;
 
 #[cfg(test)]
