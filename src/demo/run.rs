@@ -511,11 +511,17 @@ fn notes_of(driver: &Driver, prepared: &mut Prepared, total: u64) -> Vec<String>
             driver.commanded
         ));
     }
-    if prepared.options.arguments.op == WorkMix::Share && prepared.options.arguments.rate.is_none() {
-        notes.push(format!(
-            "every client is a user who keeps {} requests under way, as if asking from several devices at once",
-            share::LANES
-        ));
+    if prepared.options.arguments.op == WorkMix::Share {
+        if prepared.options.arguments.rate.is_none() {
+            notes.push(format!(
+                "every client is a user who keeps {} requests under way, as if asking from several devices at once",
+                share::LANES
+            ));
+        }
+        notes.push("asked_again: a node sent a reader on to the coordinator, or did not answer".to_owned());
+        if prepared.own.is_none() {
+            notes.push(format!("the users demo-{}-N stay registered at the attached cluster", prepared.run_id));
+        }
     }
     notes.extend(driver.troubles.iter().cloned());
     notes

@@ -169,12 +169,11 @@ impl<'a> Stage<'a> {
         ));
         // A copy that a chat program would make has lost what is hidden, and keeps the cover: by that it is known.
         let copy = recompressed(&answer.image)?;
-        let refusal = SealedFile::of(copy, Limits::default()).err();
-        ensure!(
-            refusal == Some(ImageError::ChangedCopy),
-            "a recompressed copy does not show the cover: {refusal:?} instead of {:?}",
-            ImageError::ChangedCopy
-        );
+        let refusal = SealedFile::of(copy, Limits::default()).err().context("a recompressed copy is still sealed")?;
+        ensure!(refusal == ImageError::ChangedCopy, "a recompressed copy does not show the cover: {refusal}");
+        self.story.say(format!(
+            "Were it recompressed on its way, as chat programs do, it would still show the cover: {refusal}."
+        ));
         self.story.picture("sealed.png", &answer.image, "What everybody sees: Access Denied")?;
         Ok(Photo { picture, sealed })
     }
