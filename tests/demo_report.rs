@@ -49,6 +49,21 @@ impl Place {
         command
     }
 
+    /// The tour, in this place.
+    fn tour(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
+        command
+            .args(["tour", "--out"])
+            .arg(self.out())
+            .env("TMPDIR", self.directory.path().join("tmp"))
+            .env_remove("RUST_LOG")
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
     fn report(&self) -> Value {
         serde_json::from_str(&fs::read_to_string(self.out().join("report.json")).unwrap()).unwrap()
     }
@@ -135,6 +150,70 @@ fn a_run_answers_everything_reports_in_the_form_of_the_schema_and_leaves_nothing
         assert!(fs::metadata(place.out().join(name)).unwrap().len() > 0, "{name}");
     }
     place.assert_nothing_is_left();
+}
+
+#[test]
+fn readers_who_race_through_failures_overspend_nothing_and_lose_nothing() {
+    let place = Place::new();
+    let output = place.demo(&["--clients", "8", "--requests", "60", "--op", "share"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let report = place.report();
+    let faults = faults(&report_schema(), &report);
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+
+    let rights = |name: &str| report["rights"][name].as_u64().unwrap();
+    for name in ["overspent", "lost", "refused_wrongly", "unanswered", "broken_chains", "revoked", "burnt", "leased"] {
+        assert_eq!(rights(name), 0, "{name}: {}", report["rights"]);
+    }
+    assert_eq!(rights("images"), 12, "two owners, six images each");
+    assert_eq!(rights("granted"), rights("left") + rights("spent"));
+    assert!(rights("spent") > 0 && rights("refused") > 0, "{}", report["rights"]);
+    let count = |name: &str| report["by_operation"][name]["count"].as_u64().unwrap();
+    assert_eq!((count("seal"), count("view"), count("refusal")), (12, rights("spent"), rights("refused")));
+    assert_eq!(count("seal") + count("view") + count("refusal"), 480);
+    assert_eq!(report["verification"]["checked"], 12 + rights("spent"), "every released key has opened its picture");
+    assert_eq!(report["failures"][0]["was_coordinator"], true);
+    assert!(text.contains("Rights: 12 images, ") && text.contains(" 0 overspent, 0 lost; "), "{text}");
+    assert!(fs::read_to_string(place.out().join("report.html")).unwrap().contains("0 overspent, 0 lost"));
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn the_tour_tells_its_story_with_pictures_and_leaves_nothing_behind() {
+    let place = Place::new();
+    let output = place.tour().output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", told(&output));
+    let picture = |name: &str| fs::read(place.out().join(name)).unwrap();
+    for opened in ["3-bob-opens.jpg", "5-bob-opens-again.jpg", "9-bob-offline.jpg"] {
+        assert!(picture(opened) == picture("1-photo.jpg"), "{opened} is the photograph, byte for byte");
+    }
+    for denied in ["4-bob-denied.png", "6-carol-denied.png", "7-mallory-denied.png"] {
+        assert!(picture(denied) == picture("2-sealed.png"), "{denied} is what everybody sees");
+    }
+    assert!(picture("8-changed.png") != picture("2-sealed.png"));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let page = fs::read_to_string(place.out().join("index.html")).unwrap();
+    let pictures = ["1-photo.jpg", "2-sealed.png", "3-bob-opens.jpg", "8-changed.png", "9-bob-offline.jpg"];
+    for told in [text, page] {
+        let places = pictures.map(|name| told.find(name).unwrap_or_else(|| panic!("{name} is missing in\n{told}")));
+        assert!(places.is_sorted(), "{told}");
+        assert!(told.contains("all views of this image are spent") && told.contains("header was altered"), "{told}");
+    }
+    place.assert_nothing_is_left();
+}
+
+#[test]
+fn a_tour_that_is_killed_or_interrupted_leaves_no_node_no_key_and_no_directory() {
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let place = Place::new();
+        let tour = Running::start(&mut place.tour());
+        wait_for("nodes start", || place.nodes() > 0);
+        tour.signal(signal);
+        let output = tour.output();
+        assert_eq!(output.status.code(), code, "{}", told(&output));
+        place.assert_nothing_is_left();
+    }
 }
 
 #[test]

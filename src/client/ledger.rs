@@ -212,7 +212,12 @@ impl Cluster {
                 // It still follows a leader that has said that it has no quorum.
                 (step, error) = (Step::Elsewhere, refused);
             }
-            self.set_leader_hint(if let Step::Follow(leader) = &step { Some(leader.clone()) } else { None });
+            match (&step, &error) {
+                (Step::Follow(leader), _) => self.set_leader_hint(Some(leader.clone())),
+                // Who refuses for good has answered: nothing speaks against what is known of the leader.
+                (Step::Stop, AttemptError::Refused(_)) => {}
+                _ => self.forget_leader(&address),
+            }
             if let Some(index) = index_of(&address) {
                 said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
             }
@@ -244,6 +249,12 @@ impl Cluster {
 
     fn set_leader_hint(&self, leader: Option<String>) {
         *self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner) = leader;
+    }
+
+    /// That node does not lead; another request may have found out meanwhile who does.
+    fn forget_leader(&self, address: &str) {
+        let mut leader = self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        leader.take_if(|known| known == address);
     }
 }
 

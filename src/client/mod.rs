@@ -3,7 +3,7 @@
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
 //! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store),
-//! `members` (who belongs to the cluster), `sharing` and `signer` (users and rights), [`keys`] (a user's keys, journal and leases on this
+//! `members` (who belongs to the cluster), `sharing`, `signer` and `sealed` (users and rights), [`keys`] (a user's keys, journal and leases on this
 //! machine). [`command`] is the `client` program.
 
 mod announcer;
@@ -19,6 +19,7 @@ mod ledger;
 mod members;
 mod queries;
 mod round;
+mod sealed;
 mod settings;
 mod sharing;
 mod signer;
@@ -30,6 +31,7 @@ pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
 pub use ledger::{Consistency, LookedUp, Value};
 pub use queries::{FailTarget, NodeReport};
+pub use sealed::SealedFile;
 pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 pub use signer::Signer;
 pub use upload::Owned;

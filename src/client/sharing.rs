@@ -1,5 +1,7 @@
 //! Users and rights as a client asks for them: signed calls that follow the leader and keep their id in every attempt.
 
+use std::sync::{Mutex, PoisonError};
+
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::{Method, RequestBuilder};
 use serde::Serialize;
@@ -9,7 +11,7 @@ use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
 use super::signer::Signer;
-use crate::id::{ImageId, RequestId, UserId};
+use crate::id::{ImageId, NodeId, RequestId, UserId};
 use crate::protocol::job::route::REQUEST_ID;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::sharing::{
@@ -137,6 +139,26 @@ impl Cluster {
         self.post_signed(signer, id, route::RIGHTS, request).await
     }
 
+    /// The same, with the nodes that were asked, in order: the last one has answered, the ones before sent on or did not. None for one
+    /// whose id is not known.
+    pub async fn act_along(
+        &self,
+        signer: &Signer,
+        id: RequestId,
+        request: &RightsRequest,
+    ) -> (Vec<Option<NodeId>>, Result<RightsAnswer, ClientError>) {
+        let asked = Mutex::new(Vec::new());
+        let body = match to_json(request) {
+            Ok(body) => body,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let note = |base: &str| asked.lock().unwrap_or_else(PoisonError::into_inner).push(base.to_owned());
+        let result = self.signed_noting(signer, id, (Method::POST, route::RIGHTS), body, note).await;
+        let asked = asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let node = |url: &String| self.shared.views.iter().find(|view| view.url == *url).and_then(|view| view.id());
+        (asked.iter().map(node).collect(), result)
+    }
+
     /// Looks at the rights of an image, which spends nothing.
     ///
     /// # Errors
@@ -196,8 +218,20 @@ impl Cluster {
         path: &str,
         body: Vec<u8>,
     ) -> Result<T, ClientError> {
+        self.signed_noting(signer, id, (method, path), body, |_| {}).await
+    }
+
+    async fn signed_noting<T: DeserializeOwned>(
+        &self,
+        signer: &Signer,
+        id: RequestId,
+        (method, path): (Method, &str),
+        body: Vec<u8>,
+        note: impl Fn(&str),
+    ) -> Result<T, ClientError> {
         let hash = BodyHash::of(&body);
         let build = |base: &str| -> RequestBuilder {
+            note(base);
             let request = self.shared.connections.request(method.clone(), format!("{base}{path}"));
             let request = request
                 .header("authorization", signer.authorization(method.as_str(), path, hash, id))
@@ -213,6 +247,15 @@ impl Cluster {
 }
 
 impl ClientError {
+    /// The failure in one word, for counters, as [`AttemptError::code`].
+    pub fn code(&self) -> String {
+        match self {
+            ClientError::Exchange { source, .. } => source.code(),
+            ClientError::NobodyAnswers { .. } | ClientError::NoCoordinator => "no_node".into(),
+            _ => "client".into(),
+        }
+    }
+
     /// The code of a node's refusal, if that is what it is.
     pub fn refusal(&self) -> Option<ProblemCode> {
         match self {

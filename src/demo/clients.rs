@@ -15,6 +15,7 @@ use crate::demo::options::Verify;
 use crate::demo::pictures::Picture;
 use crate::demo::plan::{Plan, Planned};
 use crate::demo::record::{AttemptRecord, Outcome, Record};
+use crate::demo::share::{self, Answered, Share, ToCheck};
 use crate::demo::verify::{Check, Queue};
 use crate::time::{Moment, now};
 
@@ -85,6 +86,8 @@ pub struct Load<S> {
     pub records: mpsc::Sender<Record>,
     /// When the load began.
     pub start: Moment,
+    /// With `--op share`, what the clients do instead of sending the plan's jobs.
+    pub share: Option<Arc<Share>>,
 }
 
 /// One client.
@@ -123,14 +126,21 @@ impl<S: Service> Handler<SendAll> for Client<S> {
     }
 }
 
+/// A client has one request under way, or a few where readers race.
 async fn closed<S: Service>(load: Arc<Load<S>>, number: u32) {
-    for turn in 0..load.plan.requests_each {
+    let lanes = if load.share.is_some() { share::LANES } else { 1 };
+    futures::future::join_all((0..lanes).map(|lane| one_by_one(load.clone(), number, lane, lanes))).await;
+}
+
+/// Sends every request whose turn is `first`, `first + step`, …
+async fn one_by_one<S: Service>(load: Arc<Load<S>>, number: u32, first: u32, step: u32) {
+    for turn in (first..load.plan.requests_each).step_by(step as usize) {
         if *load.stop.borrow() {
             return;
         }
         let planned = load.plan.request(number, turn);
         // On the pool of threads, so that the thread of the actors never copies pictures.
-        let sent = tokio::spawn(load.clone().send(planned, None));
+        let sent = tokio::spawn(load.clone().send(planned, turn, None));
         let abort = sent.abort_handle();
         until_done_or_stopped(&load, async { drop(sent.await) }).await;
         abort.abort();
@@ -159,7 +169,7 @@ async fn open<S: Service>(load: Arc<Load<S>>, number: u32, rate: f64) {
         if under_way.len() >= IN_FLIGHT_PER_CLIENT || now().since(intended) > NOT_SENT_AFTER {
             load.give_up(&planned, intended).await;
         } else {
-            under_way.spawn(load.clone().send(planned, Some(intended)));
+            under_way.spawn(load.clone().send(planned, turn, Some(intended)));
         }
     }
     until_done_or_stopped(&load, async { while under_way.join_next().await.is_some() {} }).await;
@@ -180,7 +190,10 @@ async fn until_done_or_stopped<S>(load: &Load<S>, work: impl Future<Output = ()>
 
 impl<S: Service> Load<S> {
     /// Sends one request, records its result and hands its answer to the checks. Without an intended moment it is due now.
-    async fn send(self: Arc<Self>, planned: Planned, intended: Option<Moment>) {
+    async fn send(self: Arc<Self>, planned: Planned, turn: u32, intended: Option<Moment>) {
+        if let Some(share) = self.share.clone() {
+            return self.send_to_share(&share, planned, turn, intended).await;
+        }
         let picture = &self.pictures[planned.picture];
         let job = Job {
             id: planned.id,
@@ -211,7 +224,41 @@ impl<S: Service> Load<S> {
         if let Some(answer) = answer
             && self.verify.includes(planned.index, self.plan.total())
         {
-            let check = Check { index: planned.index, work: planned.work, picture: picture.clone(), answer };
+            let check = Check { index: planned.index, work: planned.work, picture: picture.clone(), answer, key: None };
+            let waited = self.queue.submit(check).await;
+            self.counters.waited_for_checks_micros.fetch_add(waited.as_micros() as u64, Ordering::Relaxed);
+        }
+    }
+
+    /// The same for users and rights. The wait for the first picture is over when a request counts as sent.
+    async fn send_to_share(&self, share: &Share, planned: Planned, turn: u32, intended: Option<Moment>) {
+        let next = share.next(planned.client, turn).await;
+        let sent = now();
+        let result = match next {
+            Ok(next) => share.send(next, &planned).await,
+            Err(refused) => Err(refused),
+        };
+        let mut record = self.record(&planned, intended.unwrap_or(sent), sent, now());
+        let mut to_check = None;
+        match result {
+            Ok(answered) => {
+                let Answered { kind, node, job_time, bytes_in, bytes_out, attempts, check } = answered;
+                (record.kind, record.bytes_in, to_check) = (kind, bytes_in, check);
+                record.attempts = attempts.iter().map(attempt).collect();
+                record.outcome = Outcome::Answered { node, job_time, bytes_out };
+            }
+            Err(refused) => {
+                record.attempts = refused.attempts.iter().map(attempt).collect();
+                record.outcome = Outcome::Failed { reason: refused.reason, detail: refused.detail };
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.counters.done.fetch_add(1, Ordering::Relaxed);
+        let _ = self.records.send(record).await;
+        if let Some(ToCheck { sealed, picture, work, key }) = to_check
+            && self.verify.includes(planned.index, self.plan.total())
+        {
+            let check = Check { index: planned.index, work, picture, answer: sealed, key };
             let waited = self.queue.submit(check).await;
             self.counters.waited_for_checks_micros.fetch_add(waited.as_micros() as u64, Ordering::Relaxed);
         }
@@ -229,7 +276,7 @@ impl<S: Service> Load<S> {
         Record {
             index: planned.index,
             client: planned.client,
-            operation: planned.work.operation(),
+            kind: planned.work.operation().into(),
             picture: planned.picture,
             intended: intended.since(self.start),
             sent: sent.since(self.start),

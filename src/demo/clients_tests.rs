@@ -80,6 +80,7 @@ async fn run(fake: Arc<Fake>, clients: u32, requests_each: u32, model: Model, st
         stop,
         records,
         start: now(),
+        share: None,
     });
     let collecting = tokio::spawn(async move {
         let mut all = Vec::new();

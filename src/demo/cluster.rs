@@ -5,7 +5,7 @@
 //! gone, it removes the directory.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::DirBuilderExt;
@@ -121,7 +121,9 @@ impl Lines {
 pub struct OwnCluster {
     directory: PathBuf,
     config: ClusterConfig,
-    logs: PathBuf,
+    plan: ClusterPlan,
+    program: PathBuf,
+    echo: Option<SyncSender<String>>,
     /// Made before any node starts, so that they are there for the clients too.
     secrets: NodeSecrets,
     children: Vec<(NodeId, Child)>,
@@ -154,7 +156,9 @@ impl OwnCluster {
         let mut cluster = OwnCluster {
             directory,
             config,
-            logs: plan.logs.clone(),
+            plan: plan.clone(),
+            program: PathBuf::new(),
+            echo: None,
             secrets,
             children: Vec::new(),
             lines: Lines::default(),
@@ -162,13 +166,14 @@ impl OwnCluster {
         let text = toml::to_string(&cluster.config).map_err(std::io::Error::other).map_err(system(CONFIG_FILE))?;
         let path = cluster.directory.join(CONFIG_FILE);
         fs::write(&path, text).map_err(system(path.display().to_string()))?;
-        let program = std::env::current_exe().map_err(system("the path of this program"))?;
-        let echo = match plan.echo {
-            Echo::On => Some(printer().map_err(system("a thread for the logs"))?),
-            Echo::Off => None,
-        };
+        cluster.program = std::env::current_exe().map_err(system("the path of this program"))?;
+        if plan.echo == Echo::On {
+            cluster.echo = Some(printer().map_err(system("a thread for the logs"))?);
+        }
         for id in (1..=plan.nodes).map(NodeId) {
-            let child = cluster.spawn(&program, id, plan, echo.as_ref())?;
+            let log = cluster.log(id);
+            let file = File::create(&log).map_err(system(log.display().to_string()))?;
+            let child = cluster.spawn(id, file)?;
             cluster.children.push((id, child));
         }
         let inputs = cluster.children.iter_mut();
@@ -177,15 +182,9 @@ impl OwnCluster {
         Ok(cluster)
     }
 
-    fn spawn(
-        &self,
-        program: &Path,
-        id: NodeId,
-        plan: &ClusterPlan,
-        echo: Option<&SyncSender<String>>,
-    ) -> Result<Child, ClusterError> {
-        let seed = plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(id.0));
-        let mut child = Command::new(program)
+    fn spawn(&self, id: NodeId, log: File) -> Result<Child, ClusterError> {
+        let seed = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(id.0));
+        let mut child = Command::new(&self.program)
             .args([NODE_ARGUMENT, &id.to_string(), &seed.to_string()])
             .arg(&self.directory)
             .stdin(Stdio::piped())
@@ -194,19 +193,17 @@ impl OwnCluster {
             // A group of its own, so that Ctrl-C reaches the demo alone, which then ends its nodes in order.
             .process_group(0)
             .spawn()
-            .map_err(system(format!("node {id} ({})", program.display())))?;
-        let log = self.log(id);
-        let file = File::create(&log).map_err(system(log.display().to_string()))?;
+            .map_err(system(format!("node {id} ({})", self.program.display())))?;
         if let Some(lines) = child.stderr.take() {
-            let echo = echo.cloned();
+            let echo = self.echo.clone();
             let copying = std::thread::Builder::new().name(format!("log-{id}"));
-            copying.spawn(move || copy_log(id, lines, file, echo)).map_err(system("a thread for the log"))?;
+            copying.spawn(move || copy_log(id, lines, log, echo)).map_err(system("a thread for the log"))?;
         }
         Ok(child)
     }
 
     fn log(&self, id: NodeId) -> PathBuf {
-        self.logs.join(format!("node-{id}.log"))
+        self.plan.logs.join(format!("node-{id}.log"))
     }
 
     /// The HTTP addresses of the nodes.
@@ -248,8 +245,40 @@ impl OwnCluster {
         Ok(())
     }
 
-    /// Ends the nodes: asks them first, kills what is left after the deadline. Removes their directory.
-    pub fn stop(&mut self) {
+    /// Kills a node as a power cut would (kill -9). Without it [`check`](OwnCluster::check) goes on as if it had never been there.
+    ///
+    /// # Errors
+    /// No such node runs, or the system refuses.
+    pub fn kill(&mut self, node: NodeId) -> Result<(), ClusterError> {
+        let running = self.children.iter().position(|(id, _)| *id == node);
+        let place = running.ok_or(std::io::ErrorKind::NotFound.into()).map_err(system(format!("node {node}")))?;
+        let (_, mut child) = self.children.swap_remove(place);
+        child.kill().and_then(|()| child.wait()).map_err(system(format!("killing node {node}")))?;
+        Ok(())
+    }
+
+    /// Starts a killed node again, with its old directory and a log that goes on.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn restart(&mut self, node: NodeId) -> Result<(), ClusterError> {
+        let log = self.log(node);
+        let file = OpenOptions::new().append(true).open(&log).map_err(system(log.display().to_string()))?;
+        let mut child = self.spawn(node, file)?;
+        if let (Some(line), Some(input)) = (self.lines.inputs.get(&node), child.stdin.take()) {
+            *line.lock().unwrap_or_else(PoisonError::into_inner) = input;
+        }
+        self.children.push((node, child));
+        Ok(())
+    }
+
+    /// A private directory that goes with the cluster.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Ends the nodes: asks them first, kills what is left after the deadline.
+    pub fn end_nodes(&mut self) {
         for (_, child) in &self.children {
             // A child that was not waited for keeps its pid, so this cannot reach a stranger.
             let _ = kill_process(Pid::from_child(child), Signal::TERM);
@@ -265,6 +294,11 @@ impl OwnCluster {
             }
             let _ = child.wait();
         }
+    }
+
+    /// Ends the nodes and removes their directory.
+    pub fn stop(&mut self) {
+        self.end_nodes();
         remove(&self.directory);
     }
 

@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use crate::client::PlacedBy;
-use crate::demo::record::{AttemptRecord, Outcome, Record};
+use crate::demo::record::{AttemptRecord, Kind, Outcome, Record};
 use crate::id::{Incarnation, Load, LogPosition, MemberId, NodeId, Term};
 use crate::protocol::election::{Campaign, Cause, ElectionResult, Finding, Standing};
 use crate::protocol::event::{Event, EventKind};
-use crate::protocol::job::Operation;
 use crate::protocol::status::{Leadership, NodeState};
 
 /// Wall time at which the load of the made-up runs begins.
@@ -27,7 +26,7 @@ pub fn answered(index: u64, node: u16, sent_ms: u64, finished_ms: u64) -> Record
     Record {
         index,
         client: index as u32 % 50,
-        operation: Operation::Seal,
+        kind: Kind::Seal,
         picture: index as usize % 2,
         intended: Duration::from_millis(sent_ms),
         sent: Duration::from_millis(sent_ms),

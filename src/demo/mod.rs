@@ -8,6 +8,8 @@
 //! | [`scenario`] | **pure**: progress and node states in, failures out |
 //! | [`cluster`], [`observer`], [`driver`] | the demo's own nodes; looking at nodes; making them fail |
 //! | [`clients`], [`verify`], [`checker`] | actors that send; workers that check; what a right answer is |
+//! | [`people`], [`share`] | users; those who race for counted views, and the **pure** proof that none was overspent or lost |
+//! | [`tour`] | the story of one sealed photograph, step by step |
 //! | [`record`] → [`statistics`], [`outages`] → [`report`] | **pure**: from what happened to what is printed |
 //! | [`run`], [`afterwards`] | the order of it all; the cluster that goes on after the report |
 //! | [`run_directory`], [`progress`], [`interrupt`], [`machine`] | files, the bar, Ctrl-C, cores and memory |
@@ -22,6 +24,7 @@ pub mod machine;
 pub mod observer;
 pub mod options;
 pub mod outages;
+pub mod people;
 pub mod pictures;
 pub mod plan;
 pub mod progress;
@@ -30,8 +33,10 @@ pub mod report;
 pub mod run;
 pub mod run_directory;
 pub mod scenario;
+pub mod share;
 pub mod statistics;
 pub mod threshold;
+pub mod tour;
 pub mod verify;
 
 #[cfg(test)]

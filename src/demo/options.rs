@@ -8,6 +8,7 @@ use thiserror::Error;
 use crate::client::ClientCredentials;
 use crate::config::secrets::{self, AdminToken, SecretsError};
 use crate::demo::threshold::Threshold;
+use crate::demo::tour;
 use crate::protocol::membership::MEMBERS_LIMIT;
 
 const EXAMPLES: &str = "\
@@ -17,7 +18,9 @@ Examples:
   demo --op mix --images ~/Pictures          your own pictures, sealed and labelled
   demo --failures none --verify none         speed alone
   demo --rate 300 --threshold 'p95<250ms'    300 requests a second, timed from the planned send; exit 99 if missed
-  demo --attach http://127.0.0.1:8001,http://127.0.0.1:8002";
+  demo --attach http://127.0.0.1:8001,http://127.0.0.1:8002
+  demo --op share                            owners seal, readers race for counted views while nodes fail
+  demo tour                                  the story of one sealed photograph, step by step, with pictures";
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 a request failed or an answer was wrong, 2 usage, 4 no cluster, 99 a threshold was missed,
@@ -26,7 +29,11 @@ Exit codes: 0 done, 1 a request failed or an answer was wrong, 2 usage, 4 no clu
 /// Starts a cluster, sends it image jobs while nodes fail, checks every answer and reports.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "demo", version, about, before_help = EXAMPLES, after_help = EXIT_CODES)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Arguments {
+    /// Something else than a run with a report.
+    #[command(subcommand)]
+    pub command: Option<Command>,
     /// Client actors that send at the same time.
     #[arg(long, short = 'c', default_value_t = 50, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub clients: u32,
@@ -83,6 +90,13 @@ pub struct Arguments {
     pub no_progress: bool,
 }
 
+/// What the demo does instead of a run.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// The story of a sealed photograph, step by step, with pictures
+    Tour(tour::Arguments),
+}
+
 /// What the clients ask for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, serde::Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,6 +107,8 @@ pub enum WorkMix {
     Label,
     /// Seals and labels in turn.
     Mix,
+    /// Seals for named readers, who race for their views.
+    Share,
 }
 
 /// Which nodes fail during the load.
@@ -178,6 +194,9 @@ pub enum UsageError {
         /// Their product.
         total: u64,
     },
+    /// Nobody to share with.
+    #[error("--op share needs somebody to share with: use --clients 2 or more")]
+    Alone,
     /// Seals of a foreign cluster cannot be checked without its key.
     #[error(
         "--verify {verify} with seals needs the key of the attached cluster, and {looked_at} cannot be read ({why}): \
@@ -259,6 +278,9 @@ impl Options {
         let total = u64::from(arguments.clients) * u64::from(arguments.requests);
         if total > Self::TOTAL_LIMIT {
             return Err(UsageError::TooMany { clients: arguments.clients, requests: arguments.requests, total });
+        }
+        if arguments.op == WorkMix::Share && arguments.clients < 2 {
+            return Err(UsageError::Alone);
         }
         let target = if arguments.attach.is_empty() {
             Target::Own { nodes: arguments.nodes }
@@ -365,6 +387,7 @@ mod tests {
         assert!(resolve(&["--rate", "0"]).unwrap_err().to_string().contains("--rate"));
         assert!(resolve(&["--rate", "NaN"]).unwrap_err().to_string().contains("--rate"));
         assert!(resolve(&["--clients", "10000", "--requests", "1000"]).unwrap_err().to_string().contains("--clients"));
+        assert!(resolve(&["--op", "share", "--clients", "1"]).unwrap_err().to_string().contains("--clients 2"));
         assert!(resolve(&["--attach", "here", "--verify", "none"]).unwrap_err().to_string().contains("--attach"));
         for line in
             [["--clients", "0"], ["--verify", "some"], ["--threshold", "p95<250"], ["--nodes", "0"], ["--nodes", "32"]]

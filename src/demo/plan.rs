@@ -60,7 +60,8 @@ impl Plan {
         let number = u64::from_le_bytes(choice.as_bytes()[..8].try_into().expect("a slice of eight bytes has eight"));
         let picture = (number % self.pictures.max(1) as u64) as usize;
         let operation = match self.mix {
-            WorkMix::Seal => Operation::Seal,
+            // What is shared, and what is asked for instead of this, is the share's own plan.
+            WorkMix::Seal | WorkMix::Share => Operation::Seal,
             WorkMix::Label => Operation::Label,
             WorkMix::Mix if index.is_multiple_of(2) => Operation::Seal,
             WorkMix::Mix => Operation::Label,

@@ -13,8 +13,8 @@ pub struct Record {
     pub index: u64,
     /// The client actor that sent it, from 0.
     pub client: u32,
-    /// What was asked for.
-    pub operation: Operation,
+    /// What was asked for, and for a view, whether it was right to refuse it.
+    pub kind: Kind,
     /// Which picture was sent.
     pub picture: usize,
     /// When it was due: in the open model the planned moment, in the closed model the moment it was sent.
@@ -29,6 +29,45 @@ pub struct Record {
     pub attempts: Vec<AttemptRecord>,
     /// The result.
     pub outcome: Outcome,
+}
+
+/// What a request came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A picture was sealed.
+    Seal,
+    /// A picture was labelled.
+    Label,
+    /// A key was released.
+    View,
+    /// A view was denied.
+    Refusal,
+}
+
+impl Kind {
+    /// As it stands in every report.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Kind::Seal => "seal",
+            Kind::Label => "label",
+            Kind::View => "view",
+            Kind::Refusal => "refusal",
+        }
+    }
+
+    /// Whether a picture travels to a node that was chosen for it, and comes back. For the others the coordinator is asked.
+    pub const fn is_job(self) -> bool {
+        matches!(self, Kind::Seal | Kind::Label)
+    }
+}
+
+impl From<Operation> for Kind {
+    fn from(operation: Operation) -> Kind {
+        match operation {
+            Operation::Seal => Kind::Seal,
+            Operation::Label => Kind::Label,
+        }
+    }
 }
 
 /// One attempt of a request.

@@ -21,7 +21,7 @@ use crate::demo::driver::{Driver, LOOK_EVERY, watch_nodes};
 use crate::demo::interrupt::{self, Interrupt, Signals};
 use crate::demo::machine::{OwnUsage, host};
 use crate::demo::observer::{Observer, narrate};
-use crate::demo::options::{Arguments, FailureMode, Options, Target, WorkMix};
+use crate::demo::options::{Arguments, Command, FailureMode, Options, Target, WorkMix};
 use crate::demo::pictures::{self, Picture};
 use crate::demo::plan::Plan;
 use crate::demo::progress::{Bar, Progress};
@@ -29,9 +29,12 @@ use crate::demo::record::{Outcome, Record};
 use crate::demo::report::text::{self, Colour};
 use crate::demo::report::{Host, PictureRow, Report, Run, Surroundings, Tool, Usage, Verification};
 use crate::demo::scenario::{Ending, Scenario, Settings};
+use crate::demo::share::plan::SharePlan;
+use crate::demo::share::proof::Rights;
+use crate::demo::share::{self, Share};
 use crate::demo::statistics::Statistics;
 use crate::demo::verify::Findings;
-use crate::demo::{afterwards, outages, run_directory, verify};
+use crate::demo::{afterwards, outages, run_directory, tour, verify};
 use crate::image::{ClusterKey, Limits};
 use crate::scheduling;
 use crate::time::{now, unix_millis};
@@ -55,13 +58,6 @@ pub fn main() -> ExitCode {
         .init();
     // Short enough to be typed again.
     let fresh_seed = (unix_millis() ^ (u64::from(std::process::id()) << 8)) % 1_000_000;
-    let options = match Options::resolve(arguments, fresh_seed) {
-        Ok(options) => options,
-        Err(error) => {
-            eprintln!("demo: {error}");
-            return ExitCode::from(USAGE);
-        }
-    };
     let runtime = || {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         builder
@@ -69,6 +65,16 @@ pub fn main() -> ExitCode {
             .on_thread_start(scheduling::bulk)
             .build()
             .expect("a tokio runtime needs only threads, which the process can make at its start")
+    };
+    if let Some(Command::Tour(tour)) = arguments.command {
+        return runtime().block_on(tour::run(tour));
+    }
+    let options = match Options::resolve(arguments, fresh_seed) {
+        Ok(options) => options,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            return ExitCode::from(USAGE);
+        }
     };
     // The clients' actors live on this thread; what they send runs on the runtime's threads.
     let result = actix::System::with_tokio_rt(runtime).block_on(run(options));
@@ -126,6 +132,8 @@ struct Loaded {
     notes: Vec<String>,
     /// Every node came back in time.
     all_back: bool,
+    /// What was proved about the rights, with `--op share`.
+    rights: Option<Rights>,
 }
 
 async fn run(options: Options) -> Result<u8> {
@@ -147,7 +155,11 @@ async fn run(options: Options) -> Result<u8> {
         ready = until_ready(&mut prepared, &observer) => ready?,
         came = interrupt::came(&mut signals) => return Ok(came.exit_code()),
     }
-    let loaded = load(&mut prepared, &cluster, &observer, signals.clone()).await?;
+    let share = tokio::select! {
+        share = begin_share(&prepared, &cluster) => share?,
+        came = interrupt::came(&mut signals) => return Ok(came.exit_code()),
+    };
+    let loaded = load(&mut prepared, &cluster, &observer, share, signals.clone()).await?;
     let report = report(&prepared, &observer, loaded)?;
     prepared.progress.end();
     let on_terminal = std::io::stdout().is_terminal();
@@ -191,7 +203,8 @@ async fn prepare(options: Options) -> Result<Prepared> {
     let progress = Progress::new(u64::from(arguments.clients) * u64::from(arguments.requests), bar);
 
     let (images, seed) = (arguments.images.clone(), options.seed);
-    let needs_room = if arguments.op == WorkMix::Seal { 0 } else { pictures::LABEL_ROOM_BYTES };
+    let needs_room =
+        if matches!(arguments.op, WorkMix::Seal | WorkMix::Share) { 0 } else { pictures::LABEL_ROOM_BYTES };
     let mut notes = Vec::new();
     // In a thread of its own: the eight pictures take a second of work.
     let making = tokio::task::spawn_blocking(move || match images {
@@ -307,18 +320,39 @@ async fn until_ready(prepared: &mut Prepared, observer: &Observer) -> Result<()>
 
 impl Service for Cluster {
     async fn run(&self, job: Job) -> Result<Answer, Refused> {
-        Cluster::run(self, job).await.map_err(|failed: RequestFailed| Refused {
-            reason: failed.last.code(),
-            detail: failed.to_string(),
-            attempts: failed.attempts,
-        })
+        Cluster::run(self, job).await.map_err(Refused::from)
     }
+}
+
+impl From<RequestFailed> for Refused {
+    fn from(failed: RequestFailed) -> Refused {
+        Refused { reason: failed.last.code(), detail: failed.to_string(), attempts: failed.attempts }
+    }
+}
+
+/// With `--op share` every client is a user, registered before the load begins.
+async fn begin_share(prepared: &Prepared, cluster: &Cluster) -> Result<Option<Arc<Share>>> {
+    let Arguments { op, clients, requests, .. } = prepared.options.arguments;
+    if op != WorkMix::Share {
+        return Ok(None);
+    }
+    let plan = SharePlan { seed: prepared.options.seed, clients, requests_each: requests };
+    let share = Share::begin(plan, cluster.clone(), prepared.pictures.clone(), &prepared.run_id).await?;
+    let (images, owners) = (u64::from(plan.images()), u64::from(plan.owners()));
+    prepared.progress.say(&format!(
+        "{} registered; {} of them seal {}",
+        text::plural(clients.into(), "user"),
+        owners,
+        text::plural(images, "image")
+    ));
+    Ok(Some(Arc::new(share)))
 }
 
 async fn load(
     prepared: &mut Prepared,
     cluster: &Cluster,
     observer: &Arc<Observer>,
+    share: Option<Arc<Share>>,
     mut signals: Signals,
 ) -> Result<Loaded> {
     let options = &prepared.options;
@@ -358,6 +392,7 @@ async fn load(
         stop,
         records,
         start,
+        share: share.clone(),
     });
     let clients: Vec<_> =
         (0..options.arguments.clients).map(|number| Client::new(number, shared.clone()).start()).collect();
@@ -401,6 +436,16 @@ async fn load(
             false
         }
     };
+    let rights = match share {
+        Some(share) if cut_short_by.is_none() => tokio::select! {
+            rights = share.prove() => Some(rights),
+            came = interrupt::came(&mut signals) => {
+                cut_short_by = Some(came);
+                None
+            }
+        },
+        _ => None,
+    };
     watching.abort();
     let findings = tokio::task::spawn_blocking(|| workers.finish()).await.context("the checks are lost")?;
     let mut notes = notes_of(&driver, prepared, total);
@@ -408,7 +453,7 @@ async fn load(
         notes.push(format!("not every node was Active again within {} s after the load", PATIENCE.as_secs()));
     }
     let clients_waited = Duration::from_micros(counters.waited_for_checks_micros.load(Ordering::Relaxed));
-    Ok(Loaded { records, findings, clients_waited, start_unix_ms, demo_process, cut_short_by, notes, all_back })
+    Ok(Loaded { records, findings, clients_waited, start_unix_ms, demo_process, cut_short_by, notes, all_back, rights })
 }
 
 /// The nodes need the processors more than the checks do.
@@ -466,6 +511,18 @@ fn notes_of(driver: &Driver, prepared: &mut Prepared, total: u64) -> Vec<String>
             driver.commanded
         ));
     }
+    if prepared.options.arguments.op == WorkMix::Share {
+        if prepared.options.arguments.rate.is_none() {
+            notes.push(format!(
+                "every client is a user who keeps {} requests under way, as if asking from several devices at once",
+                share::LANES
+            ));
+        }
+        notes.push("asked_again: a node sent a reader on to the coordinator, or did not answer".to_owned());
+        if prepared.own.is_none() {
+            notes.push(format!("the users demo-{}-N stay registered at the attached cluster", prepared.run_id));
+        }
+    }
     notes.extend(driver.troubles.iter().cloned());
     notes
 }
@@ -509,6 +566,7 @@ fn report(prepared: &Prepared, observer: &Observer, mut loaded: Loaded) -> Resul
         failures: outages::failures(&events, &loaded.records, loaded.start_unix_ms),
         nodes: observer.rows(),
         demo_process: loaded.demo_process,
+        rights: loaded.rights,
         notes: loaded.notes,
         files: run_directory::FILES.iter().map(|name| file(name)).collect(),
     };
@@ -544,5 +602,6 @@ fn exit_code(options: &Options, reported: &Reported) -> u8 {
         .iter()
         .any(|threshold| threshold.metric == crate::demo::threshold::Metric::SuccessRate);
     let is_complete = report.totals.failed == 0 || tolerates_failures;
-    u8::from(!(is_complete && report.totals.wrong == 0 && reported.all_back))
+    let rights_hold = report.rights.as_ref().is_none_or(Rights::hold);
+    u8::from(!(rights_hold && is_complete && report.totals.wrong == 0 && reported.all_back))
 }

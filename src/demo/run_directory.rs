@@ -26,6 +26,14 @@ pub fn run_id(unix_ms: u64, process: u32) -> String {
     format!("{year:04}{month:02}{day:02}-{hour:02}{minute:02}{second:02}-{}", &digest[..4])
 }
 
+/// A moment as people read it, in UTC.
+pub fn moment(unix_ms: u64) -> String {
+    let (year, month, day) = civil_from_days(unix_ms / 86_400_000);
+    let (seconds, millis) = (unix_ms / 1000 % 86_400, unix_ms % 1000);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03} UTC")
+}
+
 /// Days since 1970 as a date of the Gregorian calendar, by Howard Hinnant's "chrono-compatible low-level date algorithms".
 fn civil_from_days(days: u64) -> (u64, u64, u64) {
     let shifted = days + 719_468;
@@ -106,6 +114,7 @@ mod tests {
         assert_eq!(named(951_782_400_000), "20000229-000000");
         assert_eq!(named(1_795_230_886_000), "20261121-031446");
         assert_ne!(run_id(0, 1), run_id(0, 2));
+        assert_eq!(moment(1_795_230_886_007), "2026-11-21 03:14:46.007 UTC");
     }
 
     #[test]

@@ -13,7 +13,6 @@ use serde::Serialize;
 use crate::client::PlacedBy;
 use crate::demo::record::{Outcome, Record};
 use crate::id::NodeId;
-use crate::protocol::job::Operation;
 
 /// The largest latency that a histogram keeps apart; what is longer counts as this (and is still the exact maximum).
 const LONGEST_MICROS: u64 = 3_600_000_000;
@@ -201,14 +200,6 @@ pub struct Statistics {
     pub seconds: Vec<Second>,
 }
 
-/// The name of an operation in every report.
-pub const fn operation_name(operation: Operation) -> &'static str {
-    match operation {
-        Operation::Seal => "seal",
-        Operation::Label => "label",
-    }
-}
-
 impl Statistics {
     /// How many failures are kept in words.
     const EXAMPLES: usize = 5;
@@ -230,7 +221,7 @@ impl Statistics {
         self.requests += 1;
         for attempt in &record.attempts {
             self.attempts += 1;
-            if attempt.node.is_some() {
+            if attempt.node.is_some() && record.kind.is_job() {
                 self.decisions.total += 1;
                 match attempt.placed_by {
                     PlacedBy::Coordinator => self.decisions.by_coordinator += 1,
@@ -255,12 +246,14 @@ impl Statistics {
                 self.successful += 1;
                 self.all.record(record.latency());
                 self.service.record(record.service_time());
-                self.by_operation.entry(operation_name(record.operation)).or_default().record(record.latency());
+                self.by_operation.entry(record.kind.name()).or_default().record(record.latency());
                 self.by_node.entry(*node).or_default().record(record.latency());
                 self.bytes_in += record.bytes_in;
                 self.bytes_out += bytes_out;
-                let picture = self.by_picture.entry(record.picture).or_default();
-                *picture = (picture.0 + 1, picture.1 + bytes_out);
+                if record.kind.is_job() {
+                    let picture = self.by_picture.entry(record.picture).or_default();
+                    *picture = (picture.0 + 1, picture.1 + bytes_out);
+                }
             }
             Outcome::Wrong { .. } => self.wrong += 1,
             Outcome::NotSent => self.not_sent += 1,

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use crate::client::Work;
 use crate::demo::pictures::Picture;
+use crate::image::{DataKey, Limits, unseal_with};
 use crate::time::now;
 
 /// Answers that wait for their check take at most so much memory, in KiB. A larger one waits for all of it.
@@ -24,6 +25,15 @@ pub trait Checker: Send + Sync + 'static {
     /// # Errors
     /// What is wrong with the answer, in one line.
     fn check(&self, work: &Work, picture: &Picture, answer: &[u8]) -> Result<(), String>;
+
+    /// Whether a released key opens the sealed picture to the original.
+    ///
+    /// # Errors
+    /// What is wrong with it, in one line.
+    fn opens(&self, key: &DataKey, picture: &Picture, sealed: &[u8]) -> Result<(), String> {
+        let opened = unseal_with(sealed, key, &Limits::default());
+        same_bytes(&opened.map_err(|error| format!("the key does not open the picture: {error}"))?, &picture.bytes)
+    }
 }
 
 /// One answer to check.
@@ -37,6 +47,8 @@ pub struct Check {
     pub picture: Picture,
     /// The answer.
     pub answer: Bytes,
+    /// The key that was released for it, where that is what is to be checked.
+    pub key: Option<DataKey>,
 }
 
 /// What the checks found.
@@ -91,7 +103,11 @@ fn check_all(checker: &dyn Checker, receiver: &Mutex<mpsc::Receiver<Queued>>) ->
         let Some((check, _memory)) = next else { return findings };
         let begin = now();
         // A check that panics has found an answer that should never have come; the findings before it must not be lost with it.
-        let verdict = catch_unwind(AssertUnwindSafe(|| checker.check(&check.work, &check.picture, &check.answer)))
+        let look = || match &check.key {
+            Some(key) => checker.opens(key, &check.picture, &check.answer),
+            None => checker.check(&check.work, &check.picture, &check.answer),
+        };
+        let verdict = catch_unwind(AssertUnwindSafe(look))
             .unwrap_or_else(|_| Err("the check panicked on this answer".to_owned()));
         findings.work += now().since(begin);
         findings.checked += 1;
@@ -167,7 +183,7 @@ mod tests {
     fn check(index: u64, answer: Bytes) -> Check {
         let picture =
             Picture { name: "a.png".into(), format: "png", size: (1, 1), bytes: Bytes::from_static(b"the original") };
-        Check { index, work: Work::Seal(SealForm::Compact), picture, answer }
+        Check { index, work: Work::Seal(SealForm::Compact), picture, answer, key: None }
     }
 
     #[tokio::test]

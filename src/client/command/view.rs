@@ -2,9 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-
 use super::exit::{CommandError, Exit};
 use super::files::{Draft, Existing, Force, Sink};
 use super::identity::{Session, UserArguments};
@@ -15,8 +12,6 @@ use crate::client::ClientError;
 use crate::client::keys::{Identity, Journalled, LeaseStore};
 use crate::id::RequestId;
 use crate::identity::{Purpose, Released};
-use crate::image::{self, DataKey};
-use crate::protocol::codec;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::{ImageAction, Right};
 use crate::protocol::sharing::RightsAnswer;
@@ -111,11 +106,8 @@ pub fn released(
     id: RequestId,
     answer: &RightsAnswer,
 ) -> Result<Released, CommandError> {
-    let signer = identity.signer();
-    let purpose = Purpose::Release { cluster: signer.cluster, image: file.image, user: signer.user, id };
-    let sealed = answer.key.as_ref().and_then(|key| BASE64_STANDARD.decode(key).ok());
-    let plain = sealed.and_then(|sealed| identity.open(&sealed, &purpose));
-    let released = plain.and_then(|plain| codec::decode(&plain).ok());
+    let open = |sealed: &[u8], purpose: &Purpose| identity.open(sealed, purpose);
+    let released = file.released(identity.signer(), id, answer, open);
     released.ok_or_else(|| {
         let text = "the answer holds no key for this user and this image; nothing is lost: call once more";
         CommandError::new(Exit::Failed, text)
@@ -123,7 +115,7 @@ pub fn released(
 }
 
 fn open(file: &SealedFile, released: &Released) -> Result<Vec<u8>, CommandError> {
-    Ok(image::unseal_with(&file.bytes, &DataKey(released.data_key), &file.limits)?)
+    Ok(file.open(released)?)
 }
 
 /// A refusal ends the request, so that the next view has an id of its own. One that says nothing about the view (of the

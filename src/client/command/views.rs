@@ -2,14 +2,16 @@
 
 use std::path::{Path, PathBuf};
 
+use rand::RngExt;
+
 use super::exit::{CommandError, Exit};
 use super::identity::{Names, Session, UserArguments};
 use super::output::{Format, date, json_line, new_table, print_line};
 use super::sealed::SealedFile;
-use super::target::TargetArguments;
+use super::target::{Target, TargetArguments};
 use crate::client::audit::{Told, verify};
-use crate::id::UserId;
-use crate::protocol::rights::{AuditEntry, ImageAction, WrapTerms};
+use crate::id::{RequestId, UserId};
+use crate::protocol::rights::{AuditEntry, ImageAction};
 use crate::protocol::sharing::OwnedImage;
 
 #[derive(Clone, Debug, clap::Args)]
@@ -146,32 +148,12 @@ pub async fn audit(arguments: &AuditArguments, target: &TargetArguments) -> Resu
     ))
 }
 
-/// All that the cluster tells the owner. Entries come in pages, and more may be added meanwhile: the last page counts.
+/// All that the cluster tells the owner.
 async fn told(session: &mut Session, image: &Path, target: &TargetArguments) -> Result<Told, CommandError> {
     let file = SealedFile::read(image, target)?;
-    let mut audit: Vec<AuditEntry> = Vec::new();
-    loop {
-        let (id, after) = (session.target.fresh_id(), audit.len() as u64);
-        let look = session.target.cluster.look(session.identity.signer(), id, &file.look(after)).await?;
-        let Some(owned) = look.owned else {
-            return Err(CommandError::new(
-                Exit::Denied,
-                "only the owner of an image sees this; `client rights` tells your own",
-            ));
-        };
-        let is_last = owned.audit.is_empty() || after + owned.audit.len() as u64 >= owned.entries;
-        audit.extend(owned.audit);
-        if is_last {
-            return Ok(Told {
-                image: file.image,
-                terms: WrapTerms { owner: look.owner, rights: owned.first, expires: owned.first_expires },
-                expires: look.expires,
-                rights: owned.rights,
-                leases_returnable: owned.leases_returnable,
-                audit,
-                entries: owned.entries,
-                link: owned.link,
-            });
-        }
-    }
+    let Session { target: Target { cluster, generator }, identity, .. } = session;
+    let told = cluster.told(identity.signer(), &file, || RequestId(generator.random())).await?;
+    told.ok_or_else(|| {
+        CommandError::new(Exit::Denied, "only the owner of an image sees this; `client rights` tells your own")
+    })
 }

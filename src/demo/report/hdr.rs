@@ -9,7 +9,7 @@ use hdrhistogram::serialization::V2DeflateSerializer;
 use hdrhistogram::serialization::interval_log::{IntervalLogWriterBuilder, Tag};
 
 use crate::demo::record::Record;
-use crate::demo::statistics::{Distribution, operation_name};
+use crate::demo::statistics::Distribution;
 
 /// The percentile spectrum in milliseconds, in the form that the HdrHistogram plotter reads.
 pub fn hgrm(latencies: &Distribution) -> String {
@@ -41,7 +41,7 @@ pub fn hlog(records: &[Record], start_unix_ms: u64) -> Result<Vec<u8>, String> {
         let Some(node) = record.answered_by() else { continue };
         let micros = record.latency().as_micros() as u64;
         let second = record.finished.as_secs();
-        for tag in [String::new(), operation_name(record.operation).to_owned(), format!("node{node}")] {
+        for tag in [String::new(), record.kind.name().to_owned(), format!("node{node}")] {
             let histogram = match intervals.entry((second, tag)) {
                 std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
                 std::collections::btree_map::Entry::Vacant(entry) => {

@@ -1,7 +1,8 @@
 //! `report.html`: one file, without scripts and without the network, for light and dark, to show to others.
 
 use crate::demo::report::Report;
-use crate::demo::report::svg::{chart, escape};
+use crate::demo::report::svg::chart;
+pub use crate::demo::report::svg::escape;
 use crate::demo::report::text;
 
 const STYLE: &str = include_str!("report.css");
@@ -56,6 +57,10 @@ fn tiles(report: &Report) -> String {
     ];
     if let Some(window) = longest_window {
         tiles.push((format!("{window:.0} ms"), "longest time without any answer in a failure".to_owned()));
+    }
+    if let Some(rights) = &report.rights {
+        let counts = format!("{} overspent, {} lost", rights.overspent, rights.lost);
+        tiles.push((counts, text::rights_in_short(rights)));
     }
     for threshold in &report.thresholds {
         let verdict = if threshold.ok { "threshold kept" } else { "threshold MISSED" };

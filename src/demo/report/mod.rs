@@ -14,6 +14,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::demo::outages::{Election, Failure};
+use crate::demo::share::proof::Rights;
 use crate::demo::statistics::{Decisions, Latencies, Metrics, Second, Statistics};
 use crate::demo::threshold::Threshold;
 use crate::id::{Load, NodeId};
@@ -57,6 +58,8 @@ pub struct Report {
     pub pictures: Vec<PictureRow>,
     /// What the checks found and cost.
     pub verification: Verification,
+    /// What was proved about users' rights; none but with `--op share`.
+    pub rights: Option<Rights>,
     /// Limits that the run had to keep.
     pub thresholds: Vec<ThresholdRow>,
     /// Each election, oldest first.
@@ -122,7 +125,7 @@ pub struct Run {
     pub clients: u32,
     /// Requests of each.
     pub requests_each: u32,
-    /// `seal`, `label` or `mix`.
+    /// `seal`, `label`, `mix` or `share`.
     pub operation: String,
     /// `none`, `scenario` or `random`.
     pub failures: String,
@@ -302,6 +305,8 @@ pub struct Surroundings {
     pub nodes: Vec<NodeRow>,
     /// The demo itself.
     pub demo_process: Usage,
+    /// What was proved about users' rights.
+    pub rights: Option<Rights>,
     /// What the reader should know.
     pub notes: Vec<String>,
     /// Files of the run directory.
@@ -354,6 +359,7 @@ impl Report {
             },
             pictures: around.pictures,
             verification: around.verification,
+            rights: around.rights,
             thresholds: ThresholdRow::all(&around.thresholds, &metrics),
             elections: around.elections,
             failures: around.failures,
@@ -443,6 +449,7 @@ pub(crate) mod tests {
             failures: outages::failures(&events, &records, fixture::START_UNIX_MS),
             nodes: (1..=3).map(node).collect(),
             demo_process: Usage { cpu_ms: 900, cpu_cores: 0.15, memory_max_bytes: 60 << 20 },
+            rights: None,
             notes: vec!["the demo and its nodes share the machine".to_owned()],
             files: vec!["runs/x/report.json".to_owned()],
         };

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use crate::demo::outages::{Election, Failure};
 use crate::demo::report::{Host, Report, Run, Tool};
+use crate::demo::share::proof::Rights;
 use crate::demo::statistics::{Latencies, LatencyMs};
 
 /// Whether escape sequences are written.
@@ -115,6 +116,7 @@ pub fn body(report: &Report, colour: Colour) -> String {
         page.line(paint(&note, Style::Bad, colour));
     }
     summary(&mut page, report);
+    rights(&mut page, report);
     thresholds(&mut page, report);
     latencies(&mut page, report);
     errors_and_attempts(&mut page, report);
@@ -152,6 +154,51 @@ fn summary(page: &mut Page, report: &Report) {
     let (by_coordinator, by_clients) = (grouped(decisions.by_coordinator), grouped(decisions.by_clients));
     let who = format!("{by_coordinator} by the coordinator, {by_clients} by clients");
     row("Load-balancing decisions", grouped(decisions.total), who);
+}
+
+/// The one line that says what the run has proved about counted views.
+pub fn rights_in_short(rights: &Rights) -> String {
+    let Rights { images, granted, spent, overspent, lost, refused, refused_wrongly, .. } = rights;
+    let (granted, spent) = (plural(*granted, "view"), grouped(*spent));
+    let verdict = if *refused_wrongly == 0 {
+        format!("{} refused as they must be", grouped(*refused))
+    } else {
+        format!("{} refused, {} of the readers WRONGLY", grouped(*refused), grouped(*refused_wrongly))
+    };
+    format!(
+        "{}, {granted} granted, {spent} spent, {} overspent, {} lost; {verdict}",
+        plural(*images, "image"),
+        grouped(*overspent),
+        grouped(*lost)
+    )
+}
+
+fn rights(page: &mut Page, report: &Report) {
+    let Some(rights) = &report.rights else { return };
+    page.heading("RIGHTS, as the cluster tells the owners after the last recovery");
+    let style = if rights.hold() { Style::Good } else { Style::Bad };
+    let short = paint(&format!("Rights: {}", rights_in_short(rights)), style, page.colour);
+    page.line(format!("  {short}"));
+    let Rights { granted, left, spent, revoked, burnt, leased, keys_released, .. } = rights;
+    let [granted, left, spent, revoked, burnt, leased] =
+        [granted, left, spent, revoked, burnt, leased].map(|count| grouped(*count));
+    page.line(format!(
+        "  {granted} granted = {left} left + {spent} spent + {revoked} revoked + {burnt} burnt + {leased} leased"
+    ));
+    let chains = rights.images - rights.broken_chains.min(rights.images);
+    page.wrapped(
+        "  ",
+        &format!(
+            "readers got {}, each with an entry of its own request in an audit chain; {} of {} chains hold; {} without a known outcome",
+            plural(*keys_released, "key"),
+            grouped(chains),
+            grouped(rights.images),
+            grouped(rights.unanswered)
+        ),
+    );
+    for fault in &rights.faults {
+        page.wrapped("    ", fault);
+    }
 }
 
 fn thresholds(page: &mut Page, report: &Report) {
@@ -424,7 +471,8 @@ fn share(part: f64) -> String {
     format!("{per_cent:.2} %")
 }
 
-fn size(bytes: u64) -> String {
+/// A size as people read it.
+pub fn size(bytes: u64) -> String {
     let kib = bytes as f64 / 1024.0;
     match kib {
         kib if kib < 1000.0 => format!("{kib:.0} KiB"),
@@ -438,7 +486,8 @@ pub fn plural(count: u64, thing: &str) -> String {
     format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
 }
 
-fn grouped(number: u64) -> String {
+/// A number with a comma between thousands.
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (position, digit) in digits.chars().enumerate() {
