@@ -156,8 +156,8 @@ mod tests {
         let asked: Vec<u32> = (0..200).filter_map(|turn| shelf.next(9, turn)).collect();
         assert_eq!(asked.len(), 200);
         let views: u64 = (0..plan.images()).filter_map(|image| plan.rights(image).get(&9).copied()).sum();
-        let (for_him, not_for_him): (Vec<_>, Vec<_>) =
-            asked.iter().partition(|image| plan.rights(**image).contains_key(&9));
+        let (for_him, not_for_him): (Vec<u32>, Vec<u32>) =
+            asked.into_iter().partition(|image| plan.rights(*image).contains_key(&9));
         assert!(for_him.len() as u64 > views && !not_for_him.is_empty(), "{views} views, {} attempts", for_him.len());
         assert!((0..200).filter_map(|turn| shelf.next(0, turn)).all(|image| plan.owner(image) != 0));
     }
