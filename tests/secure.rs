@@ -312,9 +312,12 @@ async fn where_every_call_needs_a_token_users_are_invited_and_then_sign() {
 
     let get = |person: &Person, path: &str| person.ask("GET", path, Vec::new(), people::fresh_id());
     assert!(alice.send_for_bytes(&url, &get(&alice, sharing::route::USERS)).await.is_ok());
-    assert!(alice.send_for_bytes(&url, &get(&alice, "/api/v1/kv")).await.is_ok());
-    let stranger = mallory.send_for_bytes(&url, &get(&mallory, "/api/v1/kv")).await.unwrap_err();
+    let store = alice.send_for_bytes(&url, &get(&alice, "/api/v1/kv")).await.unwrap_err();
+    assert_eq!(store.code, ProblemCode::Unauthorized, "the store is not for every user");
+    let stranger = mallory.send_for_bytes(&url, &get(&mallory, sharing::route::USERS)).await.unwrap_err();
     assert_eq!(stranger.code, ProblemCode::SignatureRefused);
+    let old = alice.ask_at("GET", sharing::route::USERS, Vec::new(), people::fresh_id(), unix_millis() - 600_000);
+    assert_eq!(alice.send_for_bytes(&url, &old).await.unwrap_err().code, ProblemCode::SignatureRefused, "overheard");
     let fail = alice.ask("POST", route::FAIL, br#"{"duration_ms":5}"#.to_vec(), people::fresh_id());
     let refused = alice.send_for_bytes(&url, &fail).await.unwrap_err();
     assert!(matches!(refused.code, ProblemCode::Unauthorized | ProblemCode::Forbidden), "{refused:?}");

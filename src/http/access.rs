@@ -80,14 +80,24 @@ pub async fn as_the_address_demands(
     let registers = request.path() == sharing::route::USERS && request.method() == Method::POST;
     if access.every_call && !is_open && !registers {
         match caller::claim(request.request())? {
-            Some(claim) => {
+            Some(claim) if is_for_users(&request) => {
+                // What the log orders is compared with the leader's clock, there.
+                if ![sharing::route::RIGHTS, sharing::route::KEYS].contains(&request.path()) {
+                    caller::check_time(&claim)?;
+                }
                 let signer = service.rights().authenticate(claim).await.map_err(turned)?;
                 request.extensions_mut().insert(signer);
             }
-            None => access.check(&request)?,
+            _ => access.check(&request)?,
         }
     }
     next.call(request).await
+}
+
+/// What a user's signature is enough for: what users sign, and what they must ask before. Everything else is for who administers.
+fn is_for_users(request: &ServiceRequest) -> bool {
+    use sharing::route::{HEADER, IMAGES, KEYS, LOOK, RIGHTS, USERS};
+    [RIGHTS, LOOK, HEADER, IMAGES, KEYS, USERS, route::SEAL, route::ANNOUNCEMENTS].contains(&request.path())
 }
 
 /// Whoever is unknown here is sent to the leader, who may know more.

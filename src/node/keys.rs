@@ -20,6 +20,8 @@ pub struct Keys {
 #[derive(Debug)]
 struct Read {
     files: [File; 2],
+    /// Files that could not be read, of which the log has spoken.
+    refused: Option<[File; 2]>,
     ring: Arc<KeyRing>,
 }
 
@@ -51,7 +53,7 @@ impl Keys {
     /// # Errors
     /// A file that is missing, too open or damaged; a current key that was retired.
     pub fn open(directory: &Path) -> Result<Keys, SecretsError> {
-        let read = Read { files: File::both(directory), ring: Arc::new(read_ring(directory)?) };
+        let read = Read { files: File::both(directory), refused: None, ring: Arc::new(read_ring(directory)?) };
         Ok(Keys { directory: directory.to_owned(), read: Mutex::new(read) })
     }
 
@@ -61,13 +63,18 @@ impl Keys {
         // Looked at before they are read: what changes in between is seen at the next look.
         let files = File::both(&self.directory);
         if files != read.files {
-            read.files = files;
             match read_ring(&self.directory) {
                 Ok(ring) => {
+                    (read.files, read.refused) = (files, None);
                     log::info!("the cluster keys were read anew: images are locked under {} now", ring.current().id());
                     read.ring = Arc::new(ring);
                 }
-                Err(error) => log::error!("the cluster keys stay as they were: {error}"),
+                // It is tried again at each use, and told once.
+                Err(error) if read.refused != Some(files) => {
+                    read.refused = Some(files);
+                    log::error!("the cluster keys stay as they were: {error}");
+                }
+                Err(_) => {}
             }
         }
         Arc::clone(&read.ring)

@@ -33,6 +33,12 @@ const IMAGES_LIMIT: usize = 200;
 /// Audit entries in one answer at most.
 const AUDIT_LIMIT: usize = 1000;
 
+/// Cluster keys to which a client may have sealed: the present one, and others while a rotation spreads.
+const READERS: usize = 4;
+
+/// Media types of what can be sealed.
+const MEDIA_TYPES: [&str; 3] = ["image/png", "image/jpeg", "image/webp"];
+
 /// The longest lease, in milliseconds: a year.
 const LEASE_LIMIT_MS: u64 = 365 * 24 * 3_600_000;
 
@@ -192,14 +198,7 @@ impl Rights {
             ));
         }
         let Opened { image, terms, wrap } = self.open(&about.header)?;
-        let is_known = self.ledger.raft.read(|ledger| ledger.knows_image(image)).1;
-        let command = ImageCommand {
-            image,
-            terms: (!is_known).then_some(terms),
-            node: self.ledger.shared.node(),
-            signed,
-            action,
-        };
+        let command = ImageCommand { image, terms, node: self.ledger.shared.node(), signed, action };
         let request = Request::Image(Box::new(command));
         let Written { answer, keys } = self.write(Write { caller: Caller::User(user), id, request }).await?;
         let Answer { commit, outcome: Ok(Done::Image(done)), .. } = answer else {
@@ -235,12 +234,17 @@ impl Rights {
         let Opened { image, terms, .. } = self.open(&about.header)?;
         self.latest().await?;
         let user = about.signer.user;
-        let (commit, (record, audit)) = self.ledger.raft.read(|ledger| {
+        let (commit, (record, audit, date)) = self.ledger.raft.read(|ledger| {
             let record = ledger.image(image);
             let is_owner = terms.owner == user;
             let audit = if is_owner { ledger.audit(image, after, AUDIT_LIMIT) } else { Vec::new() };
-            (record, audit)
+            (record, audit, ledger.date())
         });
+        if record.is_none() && terms.expires.is_some_and(|expires| expires <= date) {
+            let may = terms.owner == user || terms.rights.contains_key(&user);
+            let why = if may { RefusedWhy::Expired } else { RefusedWhy::NoRight };
+            return Err(not_done(why, about.signer.id));
+        }
         let record = record.unwrap_or_else(|| untouched(image, &terms));
         let right = record.rights.get(&user).copied();
         let ImageRecord { terms, expires, rights, leases_returnable, entries, link } = record;
@@ -273,6 +277,17 @@ impl Rights {
         if rights.len() > MOST_RIGHTS || rights.values().any(|views| !(1..=MOST_VIEWS).contains(views)) {
             return Err(bad(format!("an image has at most {MOST_RIGHTS} users with 1 to {MOST_VIEWS} views each")));
         }
+        if !MEDIA_TYPES.contains(&media_type.as_str()) {
+            return Err(bad(format!("media_type: one of {} is expected", MEDIA_TYPES.join(", "))));
+        }
+        if name.chars().any(|letter| letter.is_control() || matches!(letter, '/' | '\\')) {
+            return Err(bad("name: a file name without folders and control characters is expected".to_owned()));
+        }
+        let limit = self.tools.limits.original_bytes;
+        if payload_bytes > limit {
+            let detail = format!("the original has {payload_bytes} bytes, at most {limit} are accepted");
+            return Err(refused(ProblemCode::TooLarge, detail));
+        }
         let unknown = rights.keys().find(|user| self.user(**user).is_none_or(|user| user.is_expelled));
         if let Some(user) = unknown {
             return Err(refused(ProblemCode::NotFound, format!("there is no user {user}")));
@@ -282,7 +297,7 @@ impl Rights {
         let data_key = BASE64_STANDARD.decode(data_key).map_err(|error| bad(format!("data_key: {error}")))?;
         let ring = self.tools.keys.ring();
         // It may have been sealed just before a rotation.
-        let mut readers = ring.keys().map(|key| ClusterReader::new(key.secret_bytes()));
+        let mut readers = ring.keys().take(READERS).map(|key| ClusterReader::new(key.secret_bytes()));
         let data_key = readers.find_map(|reader| reader.open(&data_key, &purpose));
         let data_key: Option<[u8; 32]> = data_key.and_then(|key| key.try_into().ok());
         let data_key =
@@ -306,6 +321,18 @@ impl Rights {
         users.truncate(limit);
         Ok(Users { commit, users, more })
     }
+}
+
+/// Refuses keys to which nothing can be sealed: views would be spent in vain.
+fn check_keys(keys: &UserKeys) -> Result<(), NotHere> {
+    let purpose = Purpose::LocalSeal { cluster: ClusterId([0; 32]), user: keys.user(), id: RequestId([0; 16]) };
+    if identity::seal(&[], &keys.agreement, &purpose, [0; 32]).is_none() {
+        return Err(refused(
+            ProblemCode::BadRequest,
+            "nothing can be sealed to this key for agreement: make other keys",
+        ));
+    }
+    Ok(())
 }
 
 /// The record of an image of which nothing is known yet.
@@ -351,8 +378,21 @@ impl RightsService for Rights {
             if user != keys.user() || signed.key != keys.id() {
                 return Err(refused(ProblemCode::SignatureRefused, "the signature is in the name of other keys"));
             }
+            check_keys(&keys)?;
             let admission = match invitation {
-                Some(secret) => Admission::Invited(invitation_id(&secret)),
+                Some(secret) => {
+                    let invitation = invitation_id(&secret);
+                    let is_invited = || rights.ledger.raft.read(|ledger| ledger.is_invited(invitation)).1;
+                    let is_user = rights.user(user).is_some();
+                    // A guess must not cost an entry of the log.
+                    if !is_user && !is_invited() {
+                        rights.latest().await?;
+                        if !is_invited() {
+                            return Err(not_done(RefusedWhy::NotInvited, id));
+                        }
+                    }
+                    Admission::Invited(invitation)
+                }
                 None if rights.needs_invitation => return Err(not_done(RefusedWhy::NotInvited, id)),
                 None => Admission::Open,
             };
@@ -366,6 +406,7 @@ impl RightsService for Rights {
     fn rotate(&self, signer: Signer, to: UserKeys) -> Called<UserChanged> {
         let rights = self.clone();
         async move {
+            check_keys(&to)?;
             let Signer { user, signed, id } = signer;
             let command = UserCommand::Rotate { to };
             let commit = rights.change_users(Caller::User(user), id, Some(signed), command).await?;

@@ -74,7 +74,7 @@ impl Write {
             Request::Kv(operations) => operations.iter().map(KvOperation::size_bytes).sum(),
             Request::User { command: UserCommand::Register { name, .. }, .. } => name.len() + 128,
             Request::User { .. } => 128,
-            Request::Image(command) => 256 + command.terms.as_ref().map_or(0, |terms| 128 * terms.rights.len()),
+            Request::Image(command) => 256 + 128 * command.terms.rights.len(),
         }
     }
 
@@ -322,6 +322,8 @@ pub enum RefusedWhy {
     TooManyRights,
     /// A user would have more views than anybody may have.
     TooManyViews,
+    /// The owner has as many images with rights as anybody may have.
+    TooManyImages,
     /// Not so many are left, or no number of views at all.
     NotSoMany {
         /// Those that are there.
@@ -381,7 +383,16 @@ impl fmt::Display for RefusedWhy {
             RefusedWhy::Expired => write!(formatter, "the right to open this image has expired"),
             RefusedWhy::NotTheOwner => write!(formatter, "only the owner of the image may do this"),
             RefusedWhy::TooManyRights => write!(formatter, "an image has at most {MOST_RIGHTS} users with rights"),
-            RefusedWhy::TooManyViews => write!(formatter, "nobody has more than {MOST_VIEWS} views of an image"),
+            RefusedWhy::TooManyViews => write!(
+                formatter,
+                "nobody is granted more than {MOST_VIEWS} views of an image, all grants taken together"
+            ),
+            RefusedWhy::TooManyImages => {
+                write!(
+                    formatter,
+                    "the owner of this image has as many images with rights as anybody may have: wait until some expire"
+                )
+            }
             RefusedWhy::NotSoMany { left: 0 } => write!(formatter, "there are no views left"),
             RefusedWhy::NotSoMany { left } => write!(formatter, "between 1 and {left} views can be had"),
             RefusedWhy::NotReturnable => {

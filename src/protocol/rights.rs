@@ -30,9 +30,8 @@ pub struct WrapTerms {
 pub struct ImageCommand {
     /// The image.
     pub image: ImageId,
-    /// What its wrap says: the first permitted command makes the record from it. None if the node that was asked has seen a
-    /// record; when that is gone by now, the image has expired.
-    pub terms: Option<WrapTerms>,
+    /// What its wrap says: the first permitted command makes the record from it.
+    pub terms: WrapTerms,
     /// The node that was asked.
     pub node: NodeId,
     /// The user's signature.
@@ -107,9 +106,9 @@ impl ImageAction {
         }
     }
 
-    /// Whether it can only make rights smaller: done also when the ledger is full.
+    /// Whether it can only make rights smaller: done also when the ledger is full. As often as there is something to take.
     pub const fn only_takes_away(&self) -> bool {
-        matches!(self, ImageAction::Revoke { .. } | ImageAction::Expire { .. } | ImageAction::Burn)
+        matches!(self, ImageAction::Revoke { .. } | ImageAction::Burn)
     }
 }
 

@@ -243,6 +243,9 @@ pub fn parse_rights(text: &str) -> Result<Vec<(String, u64)>, String> {
     use crate::protocol::rights::{MOST_RIGHTS, MOST_VIEWS};
     let mut rights: Vec<(String, u64)> = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        if rights.len() == MOST_RIGHTS {
+            return Err(format!("more than {MOST_RIGHTS} users are named, at most {MOST_RIGHTS} can be"));
+        }
         let shown = part.escape_debug();
         let (name, views) =
             part.split_once('=').ok_or_else(|| format!("\"{shown}\" lacks a number of views, as in bob=3"))?;
@@ -258,7 +261,6 @@ pub fn parse_rights(text: &str) -> Result<Vec<(String, u64)>, String> {
     }
     match rights.len() {
         0 => Err("nobody is named: give at least one user, as in bob=3,carol=1".to_owned()),
-        named if named > MOST_RIGHTS => Err(format!("{named} users are named, at most {MOST_RIGHTS} can be")),
         _ => Ok(rights),
     }
 }

@@ -134,16 +134,20 @@ pub struct User {
 /// # Errors
 /// One line that says what to do.
 pub fn check_name(name: &str) -> Result<(), String> {
-    let is_usual = |letter: char| letter.is_alphanumeric() || matches!(letter, '.' | '_' | '-' | '@' | '+');
+    // Other alphabets have letters that look like these, or like nothing at all.
+    let is_usual = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | '@' | '+');
     let shown = name.escape_debug();
     if name.is_empty() || name.len() > NAME_LIMIT {
         return Err(format!("a user name has 1 to {NAME_LIMIT} bytes, \"{shown}\" has {}", name.len()));
     }
     if let Some(letter) = name.chars().find(|letter| !is_usual(*letter)) {
         return Err(format!(
-            "a user name has letters, digits and . _ - @ +, but \"{shown}\" has \"{}\"",
+            "a user name has the letters a to z, digits and . _ - @ +, but \"{shown}\" has \"{}\"",
             letter.escape_debug()
         ));
+    }
+    if !name.starts_with(|letter: char| letter.is_ascii_alphanumeric()) {
+        return Err(format!("a user name begins with a letter or a digit, \"{shown}\" does not"));
     }
     if name.parse::<UserId>().is_ok() {
         return Err(format!("\"{shown}\" is a user id: take a name that cannot be mistaken for one"));
@@ -157,10 +161,25 @@ mod tests {
 
     #[test]
     fn names_that_would_mislead_are_refused() {
-        for name in ["alice", "José", "a.b-c_d@e+f", "李"] {
+        for name in ["alice", "Bob7", "a.b-c_d@e+f"] {
             assert_eq!(check_name(name), Ok(()), "{name}");
         }
-        for name in ["", "a b", "a=1", "a,b", "a\n", "\u{202e}ecila", "a/b", &"a".repeat(65), &"0".repeat(64)] {
+        for name in [
+            "",
+            "a b",
+            "a=1",
+            "a,b",
+            "a\n",
+            "\u{202e}ecila",
+            "a/b",
+            "José",
+            "\u{430}lice",
+            "alice\u{3164}",
+            "..",
+            "-a",
+            &"a".repeat(65),
+            &"0".repeat(64),
+        ] {
             assert!(check_name(name).is_err(), "{name:?}");
         }
     }

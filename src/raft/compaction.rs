@@ -32,7 +32,7 @@ pub(crate) async fn compact(group: Group<Tokio>, disk: LogDisk, limits: Limits) 
         let LogBytes { held, written } = disk.bytes()?;
         let metrics = group.raft().data_metrics().borrow_watched().clone();
         let (applied, snapshot) = (position(metrics.last_applied).length, position(metrics.snapshot).length);
-        let state = group.machine().applied().state.ledger().size_bytes();
+        let state = group.machine().applied().state.ledger().footprint_bytes();
         Some((Seen { held, written, state, applied, snapshot }, position(metrics.purged).length))
     };
     let Some((seen, _)) = look() else { return };

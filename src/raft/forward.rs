@@ -15,7 +15,7 @@ use crate::raft::network::{self, CallError, Request, Response};
 use crate::raft::types::Tokio;
 
 /// How long the leader may take: a little longer than it waits for a majority itself.
-const LEADER_WAIT: Duration = Duration::from_secs(2);
+const LEADER_WAIT: Duration = Duration::from_millis(5_500);
 
 /// An answer, and the caller's keys as they were at that moment at the latest: what is for the user is sealed to them and no others.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -100,7 +100,7 @@ fn encoded_at_most(write: &Write) -> u64 {
     let others = match &write.request {
         Request::Kv(_) => 0,
         Request::User { .. } => 512 + NAME_LIMIT as u64,
-        Request::Image(command) => 512 + command.terms.as_ref().map_or(0, |terms| 64 * terms.rights.len() as u64),
+        Request::Image(command) => 512 + 64 * command.terms.rights.len() as u64,
     };
     64 + operations.sum::<u64>() + others
 }

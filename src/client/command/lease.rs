@@ -11,6 +11,7 @@ use super::sealed::SealedFile;
 use super::target::TargetArguments;
 use super::view::{is_final, left, released};
 use crate::client::keys::{Journalled, Lease, LeaseStore};
+use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::{ImageAction, MOST_VIEWS};
 use crate::protocol::user::Date;
 use crate::time::unix_millis;
@@ -126,7 +127,8 @@ async fn give_back(
             Ok(())
         }
         Err(error) => {
-            if is_final(&error) {
+            // Nothing else says that the cluster has not taken them back before.
+            if error.refusal() == Some(ProblemCode::Conflict) {
                 store.end_return(file.image, id, false)?;
             }
             Err(error.into())

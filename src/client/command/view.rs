@@ -79,7 +79,9 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
             );
             Ok(())
         }
-        Err(error) => Err(refused(entry, error, &file, &output)?),
+        // The entry stays, whatever the refusal: no refused request is remembered, so the same one is decided anew next time; and it
+        // may have been done before, by a node that did not get to say so.
+        Err(error) => Err(refused(error, &file, &output)),
     }
 }
 
@@ -118,25 +120,15 @@ fn open(file: &SealedFile, released: &Released) -> Result<Vec<u8>, CommandError>
     Ok(file.open(released)?)
 }
 
-/// A refusal ends the request, so that the next view has an id of its own. One that says nothing about the view (of the
-/// signature, of a full disk) leaves it open, since the view may have been spent before.
-fn refused(
-    entry: Journalled,
-    error: ClientError,
-    file: &SealedFile,
-    output: &Output,
-) -> Result<CommandError, CommandError> {
-    if is_final(&error) {
-        entry.close()?;
-    }
+fn refused(error: ClientError, file: &SealedFile, output: &Output) -> CommandError {
     let is_denial = matches!(error.refusal(), Some(ProblemCode::Denied | ProblemCode::WrongCluster));
-    Ok(if is_denial { denied(file, output, error.to_string()) } else { error.into() })
+    if is_denial { denied(file, output, error.to_string()) } else { error.into() }
 }
 
-/// Whether a refusal says that the request was not done and will not be.
+/// Whether the ledger itself has refused, rather than a node that may lack a key or lag behind.
 pub fn is_final(error: &ClientError) -> bool {
-    use ProblemCode::{BadImage, BadRequest, Conflict, Denied, NotFound, WrongCluster};
-    matches!(error.refusal(), Some(BadImage | BadRequest | Conflict | Denied | NotFound | WrongCluster))
+    use ProblemCode::{BadRequest, Conflict, Denied, NotFound};
+    matches!(error.refusal(), Some(BadRequest | Conflict | Denied | NotFound))
 }
 
 /// Saves what everybody may see, which is the sealed picture as it is.

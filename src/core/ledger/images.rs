@@ -25,6 +25,9 @@ const RIGHT_BYTES: u64 = 192;
 /// What an audit entry takes, about, in bytes.
 const ENTRY_BYTES: u64 = 384;
 
+/// Images of one owner that may have records: whoever makes headers without end fills no ledger.
+const IMAGES_OF_AN_OWNER: u64 = 10_000;
+
 /// Records that one command lets go at most; the rest goes with the next ones.
 const FORGOTTEN_AT_ONCE: usize = 1024;
 
@@ -39,6 +42,9 @@ pub(super) struct Images {
     /// Who owns what.
     #[serde(skip_serializing)]
     owned: OrdSet<(UserId, ImageId)>,
+    /// How many images each owner has.
+    #[serde(skip_serializing)]
+    counts: OrdMap<UserId, u64>,
     #[serde(skip_serializing)]
     footprint_bytes: u64,
 }
@@ -54,8 +60,10 @@ impl From<StoredImages> for Images {
     fn from(StoredImages { records }: StoredImages) -> Images {
         let due = records.iter().filter_map(|(image, record)| Some((record.over()?, *image))).collect();
         let owned = records.iter().map(|(image, record)| (record.terms.owner, *image)).collect();
+        let mut counts: OrdMap<UserId, u64> = OrdMap::new();
+        records.values().for_each(|record| *counts.entry(record.terms.owner).or_default() += 1);
         let footprint_bytes = records.values().map(Record::footprint_bytes).sum();
-        Images { records, due, owned, footprint_bytes }
+        Images { records, due, owned, counts, footprint_bytes }
     }
 }
 
@@ -85,8 +93,10 @@ pub(super) struct Asked<'a> {
     pub id: RequestId,
     /// The command.
     pub command: &'a ImageCommand,
-    /// The date.
+    /// The latest date of any entry: what has expired by it stays expired.
     pub now: Date,
+    /// The leader's clock at this entry, for people.
+    pub wall: Date,
 }
 
 impl Record {
@@ -110,7 +120,8 @@ impl Record {
     }
 
     fn footprint_bytes(&self) -> u64 {
-        BESIDE_RIGHTS + RIGHT_BYTES * self.rights.len() as u64 + ENTRY_BYTES * self.audit.len() as u64
+        let rights = (self.rights.len() + self.returned.len()) as u64;
+        BESIDE_RIGHTS + RIGHT_BYTES * rights + ENTRY_BYTES * self.audit.len() as u64
     }
 
     /// What came of the request, if it was done before.
@@ -141,7 +152,7 @@ impl Record {
                 right.burnt += std::mem::take(&mut right.left);
                 Ok(Some(*right))
             }
-            ImageAction::Return { lease, views } => self.give_back(by, asked.now, lease, views).map(Some),
+            ImageAction::Return { lease, views } => self.give_back(by, asked.wall, lease, views).map(Some),
             ImageAction::Grant { user, views } => {
                 let left = self.rights.get(&user).map_or(0, |right| right.left);
                 self.set_left(user, left.checked_add(views).ok_or(RefusedWhy::TooManyViews)?).map(Some)
@@ -220,11 +231,17 @@ impl Record {
         Ok(right)
     }
 
+    /// Whether anything but its memory is different.
+    fn differs_from(&self, other: &Record) -> bool {
+        let seen = |record: &Record| (record.expires, record.leases_returnable);
+        seen(self) != seen(other) || self.rights != other.rights || self.returned != other.returned
+    }
+
     fn record(&mut self, asked: &Asked<'_>, right: Option<Right>) {
         let number = self.audit.len() as u64 + 1;
-        let Asked { commit, by, id, command, now } = *asked;
+        let Asked { commit, by, id, command, wall, .. } = *asked;
         let (node, action) = (command.node, command.action);
-        let mut entry = AuditEntry { number, commit, at: now, by, node, id, action, right, link: self.link };
+        let mut entry = AuditEntry { number, commit, at: wall, by, node, id, action, right, link: self.link };
         entry.link = entry.link_behind(self.link);
         self.link = entry.link;
         self.audit.push_back(entry);
@@ -263,24 +280,23 @@ impl Images {
             let done = done(entry.at, &entry.action, entry.right, expires);
             return Ok(Applied { commit: entry.commit, done });
         }
-        let owner = known.map(|record| &record.terms).or(asked.command.terms.as_ref()).map(|terms| terms.owner);
-        if owner == Some(asked.by) && *action == ImageAction::View {
+        let terms = &asked.command.terms;
+        if is_owners_view(terms, asked.by, action) {
             // Not counted, so nothing is remembered of it.
             return Ok(Applied { commit: asked.commit, done: ImageDone { right: None, until: None } });
         }
-        let mut record = match (known, &asked.command.terms) {
-            (Some(record), _) => record.clone(),
-            (None, Some(terms)) if terms.expires.is_none_or(|expires| expires > asked.now) => {
+        let mut record = match known {
+            Some(record) => record.clone(),
+            None if terms.expires.is_none_or(|expires| expires > asked.now) => {
                 check_terms(terms)?;
                 Record::new(image, terms)
             }
-            // What had a record when the node looked, and what the wrap itself says: both have passed.
-            (None, terms) => {
-                let may =
-                    terms.as_ref().is_none_or(|terms| terms.owner == asked.by || terms.rights.contains_key(&asked.by));
+            None => {
+                let may = terms.owner == asked.by || terms.rights.contains_key(&asked.by);
                 return Err(if may { RefusedWhy::Expired } else { RefusedWhy::NoRight });
             }
         };
+        let before = record.clone();
         if let ImageAction::Grant { user, .. } | ImageAction::SetQuota { user, .. } = action
             && record.terms.owner == asked.by
             && !may_have_rights(*user)
@@ -288,15 +304,33 @@ impl Images {
             return Err(RefusedWhy::NoSuchUser);
         }
         let right = record.perform(asked)?;
+        let done = done(asked.wall, action, right, record.expires);
+        if !record.differs_from(&before) {
+            // What is so already leaves no trace, however often it is said.
+            return Ok(Applied { commit: asked.commit, done });
+        }
+        let is_new = !self.records.contains_key(&image);
+        if is_new && self.counts.get(&record.terms.owner).copied().unwrap_or_default() >= IMAGES_OF_AN_OWNER {
+            return Err(RefusedWhy::TooManyImages);
+        }
         record.record(asked, right);
-        let done = done(asked.now, action, right, record.expires);
         self.put(image, record);
         Ok(Applied { commit: asked.commit, done })
     }
 
+    /// Whether the command adds nothing: it was done before, or leaves nothing.
+    pub fn is_settled(&self, by: UserId, id: RequestId, command: &ImageCommand) -> bool {
+        let known = self.records.get(&command.image);
+        let is_repeated = known.is_some_and(|record| record.repeated(by, id, &command.action).is_some());
+        is_repeated || is_owners_view(&command.terms, by, &command.action)
+    }
+
     fn put(&mut self, image: ImageId, record: Record) {
         self.footprint_bytes += record.footprint_bytes();
-        self.owned.insert((record.terms.owner, image));
+        let owner = record.terms.owner;
+        if self.owned.insert((owner, image)).is_none() {
+            *self.counts.entry(owner).or_default() += 1;
+        }
         let over = record.over();
         if let Some(before) = self.records.insert(image, record) {
             self.footprint_bytes -= before.footprint_bytes();
@@ -317,6 +351,9 @@ impl Images {
             if let Some(record) = self.records.remove(&image) {
                 self.footprint_bytes -= record.footprint_bytes();
                 self.owned.remove(&(record.terms.owner, image));
+                if let Some(count) = self.counts.get_mut(&record.terms.owner) {
+                    *count -= 1;
+                }
             }
         }
     }
@@ -327,10 +364,6 @@ impl Images {
 
     pub fn get(&self, image: ImageId) -> Option<ImageRecord> {
         self.records.get(&image).map(Record::shown)
-    }
-
-    pub fn contains(&self, image: ImageId) -> bool {
-        self.records.contains_key(&image)
     }
 
     /// The images of an owner in the order of their ids, behind one.
@@ -363,6 +396,11 @@ pub(super) struct Applied {
 fn done(at: Date, action: &ImageAction, right: Option<Right>, expires: Option<Date>) -> ImageDone {
     let until = if let ImageAction::Lease { for_ms, .. } = action { Some(until(at, *for_ms, expires)) } else { None };
     ImageDone { right, until }
+}
+
+/// Whether the owner opens her own image, which is not counted.
+fn is_owners_view(terms: &WrapTerms, by: UserId, action: &ImageAction) -> bool {
+    terms.owner == by && *action == ImageAction::View
 }
 
 /// A node that seals checks the same; a wrap that says otherwise was not made by one.

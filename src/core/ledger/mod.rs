@@ -29,10 +29,10 @@ use self::kv::Table;
 use self::users::Users;
 use crate::id::{ImageId, UserId};
 use crate::protocol::ledger::{
-    Answer, Change, Done, KeyValue, KvOperation, Refused, RefusedWhy, Request, Stamp, Write,
+    Answer, Caller, Change, Done, KeyValue, KvOperation, Refused, RefusedWhy, Request, Stamp, Write,
 };
 use crate::protocol::rights::{AuditEntry, ImageCommand, ImageDone, ImageRecord};
-use crate::protocol::user::{Date, User};
+use crate::protocol::user::{Date, InvitationId, User};
 
 /// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
 const BESIDE_A_KEY: u64 = 128;
@@ -123,7 +123,7 @@ impl Ledger {
         command: &ImageCommand,
     ) -> Result<(u64, ImageDone), RefusedWhy> {
         let by = self.users.check(write.caller, command.signed, self.wall)?;
-        let asked = Asked { commit, by, id: write.id, command, now: self.date };
+        let asked = Asked { commit, by, id: write.id, command, now: self.date, wall: self.wall };
         let applied = self.images.apply(&asked, |user| self.users.may_have_rights(user))?;
         Ok((applied.commit, applied.done))
     }
@@ -143,6 +143,11 @@ impl Ledger {
         self.users.get(id)
     }
 
+    /// Whether somebody may register with this invitation.
+    pub fn is_invited(&self, invitation: InvitationId) -> bool {
+        self.users.is_invited(invitation, self.date)
+    }
+
     /// The user of that name.
     pub fn user_named(&self, name: &str) -> Option<User> {
         self.users.named(name)
@@ -156,11 +161,6 @@ impl Ledger {
     /// What is known of an image beyond its wrap.
     pub fn image(&self, image: ImageId) -> Option<ImageRecord> {
         self.images.get(image)
-    }
-
-    /// Whether anything is.
-    pub fn knows_image(&self, image: ImageId) -> bool {
-        self.images.contains(image)
     }
 
     /// The images of an owner that have records, in the order of their ids, behind one.
@@ -212,7 +212,11 @@ impl Ledger {
             Request::Kv(operations) => {
                 !matches!(self.answers.find(write.caller, write.id, answers::content(operations)), Known::New)
             }
-            Request::User { .. } | Request::Image(_) => false,
+            Request::Image(command) => match write.caller {
+                Caller::User(user) => self.images.is_settled(user, write.id, command),
+                Caller::Anyone | Caller::Administrator => false,
+            },
+            Request::User { .. } => false,
         }
     }
 

@@ -128,21 +128,33 @@ impl Users {
 
     fn register(&mut self, name: &str, keys: UserKeys, admission: Admission, now: Date) -> Result<(), RefusedWhy> {
         let (user, compared) = (keys.user(), as_compared(name));
-        match (self.users.get(&user), self.names.get(&compared)) {
-            (Some(entry), Some(owner)) if *owner == user && !entry.is_expelled => return Ok(()),
+        let (known, owner) = (self.users.get(&user), self.names.get(&compared));
+        if known.is_some_and(|entry| !entry.is_expelled) && owner == Some(&user) {
+            return Ok(());
+        }
+        // Who was not invited learns nothing, not even which names are taken.
+        if let Admission::Invited(invitation) = admission
+            && !self.is_invited(invitation, now)
+        {
+            return Err(RefusedWhy::NotInvited);
+        }
+        match (known, owner) {
             (Some(_), _) => return Err(RefusedWhy::KeysTaken),
             (None, Some(_)) => return Err(RefusedWhy::NameTaken),
             (None, None) => {}
         }
         if let Admission::Invited(invitation) = admission {
-            let until = self.invitations.get(&invitation).filter(|until| **until > now);
-            until.ok_or(RefusedWhy::NotInvited)?;
             self.invitations.remove(&invitation);
         }
         self.name_bytes += name.len() as u64;
         self.names.insert(compared, user);
         self.users.insert(user, Entry { name: name.to_owned(), keys, key: keys.id(), is_expelled: false });
         Ok(())
+    }
+
+    /// Whether the invitation is open.
+    pub fn is_invited(&self, invitation: InvitationId, now: Date) -> bool {
+        self.invitations.get(&invitation).is_some_and(|until| *until > now)
     }
 
     /// Whether rights may be given to that user.
