@@ -488,7 +488,7 @@ fn with_changed_header(sealed: &SealedFile) -> Result<Bytes> {
     let mut pixels = ::image::load_from_memory_with_format(&sealed.bytes, ::image::ImageFormat::Png)?.to_rgb8();
     // Below the banner each sample carries four bits, the upper half of a byte first.
     let sample = banner_rows * pixels.width() as usize * 3 + 2 * CHANGED_BYTE;
-    *pixels.iter_mut().nth(sample).context("the sealed picture has no such sample")? ^= 1;
+    *pixels.get_mut(sample).context("the sealed picture has no such sample")? ^= 1;
     let mut file = std::io::Cursor::new(Vec::new());
     pixels.write_to(&mut file, ::image::ImageFormat::Png)?;
     Ok(file.into_inner().into())

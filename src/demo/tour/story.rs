@@ -97,10 +97,10 @@ impl Story {
             }
             for Shown { file, caption } in &step.pictures {
                 let (file, caption) = (escape(file), escape(caption));
-                let _ = write!(
+                let _ = writeln!(
                     steps,
                     "<figure><a href=\"{file}\"><img src=\"{file}\" alt=\"{caption}\"></a>\
-                     <figcaption>{caption} <code>{file}</code></figcaption></figure>\n"
+                     <figcaption>{caption} <code>{file}</code></figcaption></figure>"
                 );
             }
             steps.push_str("</li>\n");
