@@ -58,7 +58,9 @@ impl Person {
         let identity = cluster_identity(cluster).await;
         let secret = UserSecret::from_bytes(&[number; 64]);
         let user = secret.public().user();
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).build().unwrap();
+        // A redirection that the library follows by itself goes without the signature.
+        let none = reqwest::redirect::Policy::none();
+        let http = reqwest::Client::builder().timeout(Duration::from_secs(5)).redirect(none).build().unwrap();
         let person = Person { name: name.to_owned(), secret, user, cluster: identity.cluster_id, http };
         let keys = person.secret.public();
         let body = Registration { name: name.to_owned(), keys, invitation: None };
