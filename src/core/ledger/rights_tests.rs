@@ -240,7 +240,7 @@ fn the_owners_own_views_are_not_counted() {
     let mut world = World::new(Some(NOW + 10));
     world.now += 100;
     assert_eq!(world.ask(ALICE, ImageAction::View), Ok(ImageDone { right: None, until: None }), "expired or not");
-    assert!(!world.ledger.image(IMAGE).is_some());
+    assert!(world.ledger.image(IMAGE).is_none());
 }
 
 #[test]
@@ -288,7 +288,7 @@ fn an_expired_image_stays_closed_after_its_record_is_gone() {
     world.now = NOW + 1_000_000;
     assert!(world.ledger.has_images_due(Date(world.now)));
     assert_eq!(world.ask(BOB, ImageAction::View), Err(RefusedWhy::Expired));
-    assert!(!world.ledger.image(IMAGE).is_some());
+    assert!(world.ledger.image(IMAGE).is_none());
     let extend = ImageAction::Expire { at: None };
     assert_eq!(world.ask(ALICE, extend), Err(RefusedWhy::Expired), "nobody makes it anew");
     assert_eq!(world.ask(MALLORY, ImageAction::View), Err(RefusedWhy::NoRight), "and strangers learn nothing");
@@ -357,7 +357,7 @@ fn the_tables_come_back_from_a_snapshot() {
     assert_eq!(again.user_named("ALICE").unwrap().id, user(ALICE));
     assert_eq!(again.images_of(user(ALICE), None, 10).len(), 1);
     again.advance(Stamp(0), Date(NOW + 1_000_000));
-    assert!(!again.image(IMAGE).is_some());
+    assert!(again.image(IMAGE).is_none());
     assert_eq!(again.images.footprint_bytes(), 0);
 }
 
