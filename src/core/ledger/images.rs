@@ -70,17 +70,30 @@ impl From<StoredImages> for Images {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Record {
     terms: WrapTerms,
-    expires: Option<Date>,
-    rights: BTreeMap<UserId, Right>,
-    leases_returnable: bool,
-    /// Views that were given back, by the request that made the lease.
-    returned: BTreeMap<RequestId, u64>,
+    standing: Standing,
     #[serde(deserialize_with = "stored::vector")]
     audit: Vector<AuditEntry>,
     /// Requests that were done, with the place of their entry: none is done twice, for as long as the record lives.
     #[serde(deserialize_with = "stored::map::<(UserId, RequestId), _, _, _>")]
     done: OrdMap<(UserId, RequestId), u64>,
     link: Link,
+}
+
+/// How the rights to an image stand. A command changes a copy of this, which is small, and leaves nothing if it is refused half-way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Standing {
+    expires: Option<Date>,
+    rights: BTreeMap<UserId, Right>,
+    leases_returnable: bool,
+    /// Views that were given back, by the request that made the lease.
+    returned: BTreeMap<RequestId, u64>,
+}
+
+/// A lease as it was made.
+struct Leased {
+    at: Date,
+    views: u64,
+    for_ms: u64,
 }
 
 /// What a command was about, beside the action itself.
@@ -101,13 +114,9 @@ pub(super) struct Asked<'a> {
 
 impl Record {
     fn new(image: ImageId, terms: &WrapTerms) -> Record {
-        let right = |views: u64| Right { granted: views, left: views, ..Right::default() };
         Record {
             terms: terms.clone(),
-            expires: terms.expires,
-            rights: terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect(),
-            leases_returnable: false,
-            returned: BTreeMap::new(),
+            standing: Standing::new(terms),
             audit: Vector::new(),
             done: OrdMap::new(),
             link: first_link(image, terms),
@@ -116,11 +125,11 @@ impl Record {
 
     /// When it may go.
     fn over(&self) -> Option<Date> {
-        Some(self.terms.expires?.max(self.expires?))
+        Some(self.terms.expires?.max(self.standing.expires?))
     }
 
     fn footprint_bytes(&self) -> u64 {
-        let rights = (self.rights.len() + self.returned.len()) as u64;
+        let rights = (self.standing.rights.len() + self.standing.returned.len()) as u64;
         BESIDE_RIGHTS + RIGHT_BYTES * rights + ENTRY_BYTES * self.audit.len() as u64
     }
 
@@ -131,10 +140,54 @@ impl Record {
         Some(if entry.action == *action { Ok(entry) } else { Err(RefusedWhy::IdReused) })
     }
 
-    /// Does what is permitted.
-    fn perform(&mut self, asked: &Asked<'_>) -> Result<Option<Right>, RefusedWhy> {
+    /// The lease that the user made with that request.
+    fn lease(&self, by: UserId, id: RequestId) -> Option<Leased> {
+        let number = *self.done.get(&(by, id))?;
+        match *self.audit.get(number as usize - 1)? {
+            AuditEntry { at, action: ImageAction::Lease { views, for_ms }, .. } => Some(Leased { at, views, for_ms }),
+            _ => None,
+        }
+    }
+
+    fn record(&mut self, asked: &Asked<'_>, right: Option<Right>) {
+        let number = self.audit.len() as u64 + 1;
+        let Asked { commit, by, id, command, wall, .. } = *asked;
+        let (node, action) = (command.node, command.action);
+        let mut entry = AuditEntry { number, commit, at: wall, by, node, id, action, right, link: self.link };
+        entry.link = entry.link_behind(self.link);
+        self.link = entry.link;
+        self.audit.push_back(entry);
+        self.done.insert((by, id), number);
+    }
+
+    fn shown(&self) -> ImageRecord {
+        ImageRecord {
+            terms: self.terms.clone(),
+            expires: self.standing.expires,
+            rights: self.standing.rights.clone(),
+            leases_returnable: self.standing.leases_returnable,
+            entries: self.audit.len() as u64,
+            link: self.link,
+        }
+    }
+}
+
+impl Standing {
+    fn new(terms: &WrapTerms) -> Standing {
+        let right = |views: u64| Right { granted: views, left: views, ..Right::default() };
+        let rights = terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect();
+        Standing { expires: terms.expires, rights, leases_returnable: false, returned: BTreeMap::new() }
+    }
+
+    /// Does what is permitted. `lease` is the one that a return speaks of.
+    fn perform(
+        &mut self,
+        asked: &Asked<'_>,
+        owner: UserId,
+        lease: Option<Leased>,
+    ) -> Result<Option<Right>, RefusedWhy> {
         let by = asked.by;
-        let is_owner = by == self.terms.owner;
+        let is_owner = by == owner;
         let action = &asked.command.action;
         if !is_owner && !self.rights.contains_key(&by) {
             return Err(RefusedWhy::NoRight);
@@ -152,7 +205,7 @@ impl Record {
                 right.burnt += std::mem::take(&mut right.left);
                 Ok(Some(*right))
             }
-            ImageAction::Return { lease, views } => self.give_back(by, asked.wall, lease, views).map(Some),
+            ImageAction::Return { lease: id, views } => self.give_back(by, asked.wall, id, lease, views).map(Some),
             ImageAction::Grant { user, views } => {
                 let left = self.rights.get(&user).map_or(0, |right| right.left);
                 self.set_left(user, left.checked_add(views).ok_or(RefusedWhy::TooManyViews)?).map(Some)
@@ -192,21 +245,25 @@ impl Record {
         Ok(*right)
     }
 
-    fn give_back(&mut self, by: UserId, now: Date, lease: RequestId, views: u64) -> Result<Right, RefusedWhy> {
-        let entry = self.done.get(&(by, lease)).and_then(|number| self.audit.get(*number as usize - 1));
-        let Some(AuditEntry { at, action: ImageAction::Lease { views: leased, for_ms }, .. }) = entry else {
-            return Err(RefusedWhy::NotReturnable);
-        };
-        if !self.leases_returnable || until(*at, *for_ms, self.expires) <= now {
+    fn give_back(
+        &mut self,
+        by: UserId,
+        now: Date,
+        id: RequestId,
+        lease: Option<Leased>,
+        views: u64,
+    ) -> Result<Right, RefusedWhy> {
+        let Leased { at, views: leased, for_ms } = lease.ok_or(RefusedWhy::NotReturnable)?;
+        if !self.leases_returnable || until(at, for_ms, self.expires) <= now {
             return Err(RefusedWhy::NotReturnable);
         }
-        let returned = self.returned.get(&lease).copied().unwrap_or_default();
+        let returned = self.returned.get(&id).copied().unwrap_or_default();
         let left = leased - returned;
         if views == 0 || views > left {
             return Err(RefusedWhy::NotSoMany { left });
         }
         let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
-        self.returned.insert(lease, returned + views);
+        self.returned.insert(id, returned + views);
         right.leased -= views;
         right.left += views;
         Ok(*right)
@@ -230,34 +287,6 @@ impl Record {
         self.rights.insert(user, right);
         Ok(right)
     }
-
-    /// Whether anything but its memory is different.
-    fn differs_from(&self, other: &Record) -> bool {
-        let seen = |record: &Record| (record.expires, record.leases_returnable);
-        seen(self) != seen(other) || self.rights != other.rights || self.returned != other.returned
-    }
-
-    fn record(&mut self, asked: &Asked<'_>, right: Option<Right>) {
-        let number = self.audit.len() as u64 + 1;
-        let Asked { commit, by, id, command, wall, .. } = *asked;
-        let (node, action) = (command.node, command.action);
-        let mut entry = AuditEntry { number, commit, at: wall, by, node, id, action, right, link: self.link };
-        entry.link = entry.link_behind(self.link);
-        self.link = entry.link;
-        self.audit.push_back(entry);
-        self.done.insert((by, id), number);
-    }
-
-    fn shown(&self) -> ImageRecord {
-        ImageRecord {
-            terms: self.terms.clone(),
-            expires: self.expires,
-            rights: self.rights.clone(),
-            leases_returnable: self.leases_returnable,
-            entries: self.audit.len() as u64,
-            link: self.link,
-        }
-    }
 }
 
 /// Until when a lease may be used.
@@ -276,7 +305,7 @@ impl Images {
         let (image, action) = (asked.command.image, &asked.command.action);
         let known = self.records.get(&image);
         if let Some(repeated) = known.and_then(|record| record.repeated(asked.by, asked.id, action)) {
-            let (expires, entry) = (known.and_then(|record| record.expires), repeated?);
+            let (expires, entry) = (known.and_then(|record| record.standing.expires), repeated?);
             let done = done(entry.at, &entry.action, entry.right, expires);
             return Ok(Applied { commit: entry.commit, done });
         }
@@ -285,36 +314,41 @@ impl Images {
             // Not counted, so nothing is remembered of it.
             return Ok(Applied { commit: asked.commit, done: ImageDone { right: None, until: None } });
         }
-        let mut record = match known {
-            Some(record) => record.clone(),
+        let before = match known {
+            Some(record) => record.standing.clone(),
             None if terms.expires.is_none_or(|expires| expires > asked.now) => {
                 check_terms(terms)?;
-                Record::new(image, terms)
+                Standing::new(terms)
             }
             None => {
                 let may = terms.owner == asked.by || terms.rights.contains_key(&asked.by);
                 return Err(if may { RefusedWhy::Expired } else { RefusedWhy::NoRight });
             }
         };
-        let before = record.clone();
         if let ImageAction::Grant { user, .. } | ImageAction::SetQuota { user, .. } = action
-            && record.terms.owner == asked.by
+            && terms.owner == asked.by
             && !may_have_rights(*user)
         {
             return Err(RefusedWhy::NoSuchUser);
         }
-        let right = record.perform(asked)?;
-        let done = done(asked.wall, action, right, record.expires);
-        if !record.differs_from(&before) {
+        let lease = match *action {
+            ImageAction::Return { lease, .. } => known.and_then(|record| record.lease(asked.by, lease)),
+            _ => None,
+        };
+        let mut standing = before.clone();
+        let right = standing.perform(asked, terms.owner, lease)?;
+        let done = done(asked.wall, action, right, standing.expires);
+        if standing == before {
             // What is so already leaves no trace, however often it is said.
             return Ok(Applied { commit: asked.commit, done });
         }
-        let is_new = !self.records.contains_key(&image);
-        if is_new && self.counts.get(&record.terms.owner).copied().unwrap_or_default() >= IMAGES_OF_AN_OWNER {
+        if known.is_none() && self.counts.get(&terms.owner).copied().unwrap_or_default() >= IMAGES_OF_AN_OWNER {
             return Err(RefusedWhy::TooManyImages);
         }
-        record.record(asked, right);
-        self.put(image, record);
+        self.change(image, terms, |record| {
+            record.standing = standing;
+            record.record(asked, right);
+        });
         Ok(Applied { commit: asked.commit, done })
     }
 
@@ -325,18 +359,24 @@ impl Images {
         is_repeated || is_owners_view(&command.terms, by, &command.action)
     }
 
-    fn put(&mut self, image: ImageId, record: Record) {
-        self.footprint_bytes += record.footprint_bytes();
-        let owner = record.terms.owner;
+    /// Changes a record in its place, which may be a new one: a copy would copy the end of its audit chain each time.
+    fn change(&mut self, image: ImageId, terms: &WrapTerms, change: impl FnOnce(&mut Record)) {
+        let owner = terms.owner;
         if self.owned.insert((owner, image)).is_none() {
             *self.counts.entry(owner).or_default() += 1;
+            self.records.insert(image, Record::new(image, terms));
+        } else if let Some(record) = self.records.get(&image) {
+            self.footprint_bytes -= record.footprint_bytes();
         }
+        let Some(record) = self.records.get_mut(&image) else { return };
+        let before = record.over();
+        change(record);
+        self.footprint_bytes += record.footprint_bytes();
         let over = record.over();
-        if let Some(before) = self.records.insert(image, record) {
-            self.footprint_bytes -= before.footprint_bytes();
-            if let Some(over) = before.over() {
-                self.due.remove(&(over, image));
-            }
+        if over != before
+            && let Some(before) = before
+        {
+            self.due.remove(&(before, image));
         }
         if let Some(over) = over {
             self.due.insert((over, image));
