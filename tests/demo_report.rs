@@ -35,25 +35,21 @@ impl Place {
 
     /// A demo whose temporary directory and working directory lie in this place.
     fn demo(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-        command
-            .args(["--seed", "7", "--out"])
-            .arg(self.out())
-            .args(arguments)
-            .env("TMPDIR", self.directory.path().join("tmp"))
-            .env_remove("RUST_LOG")
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+        let mut command = self.program(&["--seed", "7"]);
+        command.args(arguments);
         command
     }
 
     /// The tour, in this place.
     fn tour(&self) -> Command {
+        self.program(&["tour"])
+    }
+
+    fn program(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
         command
-            .args(["tour", "--out"])
+            .args(arguments)
+            .arg("--out")
             .arg(self.out())
             .env("TMPDIR", self.directory.path().join("tmp"))
             .env_remove("RUST_LOG")

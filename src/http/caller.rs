@@ -85,7 +85,26 @@ pub async fn signed_json<T: DeserializeOwned>(
     request: &HttpRequest,
     body: &body::Small,
 ) -> Result<(Signer, T), Turned> {
+    believed(service, request, body, claimed(request)?).await
+}
+
+/// The same for a question, which no log orders: it must have been signed about now by this node's clock.
+pub async fn signed_question<T: DeserializeOwned>(
+    service: &web::Data<Service>,
+    request: &HttpRequest,
+    body: &body::Small,
+) -> Result<(Signer, T), Turned> {
     let claim = claimed(request)?;
+    check_time(&claim)?;
+    believed(service, request, body, claim).await
+}
+
+async fn believed<T: DeserializeOwned>(
+    service: &web::Data<Service>,
+    request: &HttpRequest,
+    body: &body::Small,
+    claim: Claim,
+) -> Result<(Signer, T), Turned> {
     check_body(&claim, &body.0)?;
     // Nothing of it is read before it is known whose it is.
     let signer = signer(service, request, claim).await?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::future::BoxFuture;
 
 use super::service::NotHere;
-use crate::id::{RequestId, UserId};
+use crate::id::{ImageId, RequestId, UserId};
 use crate::identity::Authorization;
 use crate::protocol::problem::Problem;
 use crate::protocol::rights::ImageAction;
@@ -85,7 +85,7 @@ pub trait RightsService: Send + Sync + 'static {
     /// Looks at an image's rights, and at what was done with them behind that number.
     fn look(&self, about: About, after: u64) -> Called<Look>;
     /// The signer's own images behind one.
-    fn images(&self, signer: Signer, after: Option<crate::id::ImageId>) -> Called<Images>;
+    fn images(&self, signer: Signer, after: Option<ImageId>) -> Called<Images>;
     /// Wraps for a client that seals by itself.
     fn wrap(&self, signer: Signer, request: HeaderRequest) -> Called<HeaderAnswer>;
 }

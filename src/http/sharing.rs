@@ -56,8 +56,7 @@ pub async fn look(
     body: body::Small,
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
-        caller::check_time(&caller::claimed(&request)?)?;
-        let (signer, LookRequest { header, after }) = caller::signed_json(&service, &request, &body).await?;
+        let (signer, LookRequest { header, after }) = caller::signed_question(&service, &request, &body).await?;
         Ok(service.rights().look(caller::about(signer, &header)?, after).await?)
     };
     answer(result.await, &request)
@@ -98,8 +97,7 @@ pub async fn header(
     body: body::Small,
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
-        caller::check_time(&caller::claimed(&request)?)?;
-        let (signer, asked) = caller::signed_json::<HeaderRequest>(&service, &request, &body).await?;
+        let (signer, asked) = caller::signed_question::<HeaderRequest>(&service, &request, &body).await?;
         Ok(service.rights().wrap(signer, asked).await?)
     };
     answer(result.await, &request)

@@ -26,13 +26,12 @@ use serde::Serialize;
 use crate::image::error::ImageError;
 use crate::image::keys::{ClusterId, ClusterKey, ImageNonce, KeyId, UserId};
 use crate::image::limits::Limits;
+pub use crate::protocol::rights::MOST_RIGHTS;
 
 /// The version of the format that this program reads and writes.
 pub const VERSION: u8 = 1;
 /// Bytes that authentication adds to what is encrypted.
 pub(crate) const TAG_BYTES: usize = 16;
-/// The most users in a wrap.
-pub const MOST_RIGHTS: usize = 64;
 /// The longest file name in a wrap, in bytes; that of common file systems.
 pub const LONGEST_NAME: usize = 255;
 

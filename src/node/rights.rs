@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures::FutureExt;
 
 use super::ledger::Ledger;
-use super::worker::Tools;
+use super::worker::{Tools, random_bytes};
 use crate::http::{About, Called, Claim, NotHere, RightsService, Signer, WhichUsers};
 use crate::id::{ClusterId, ImageId, RequestId, UserId};
 use crate::identity::{self, ClusterReader, Purpose, Released, SignedRequest};
@@ -83,10 +82,7 @@ fn not_done(why: RefusedWhy, id: RequestId) -> NotHere {
 }
 
 fn random<const N: usize>() -> Result<[u8; N], NotHere> {
-    let mut bytes = [0; N];
-    let filled = SystemRandom::new().fill(&mut bytes);
-    filled.map_err(|_| refused(ProblemCode::Internal, "the system gave no random bytes"))?;
-    Ok(bytes)
+    random_bytes().map_err(NotHere::Refused)
 }
 
 /// A header that belongs to this cluster, and what its wrap says.
@@ -337,11 +333,10 @@ fn check_keys(keys: &UserKeys) -> Result<(), NotHere> {
 
 /// The record of an image of which nothing is known yet.
 fn untouched(image: ImageId, terms: &WrapTerms) -> ImageRecord {
-    let right = |views: u64| Right { granted: views, left: views, ..Right::default() };
     ImageRecord {
         terms: terms.clone(),
         expires: terms.expires,
-        rights: terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect(),
+        rights: terms.rights.iter().map(|(user, views)| (*user, Right::of(*views))).collect(),
         leases_returnable: false,
         entries: 0,
         link: crate::protocol::rights::first_link(image, terms),

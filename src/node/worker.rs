@@ -112,8 +112,9 @@ impl Worker {
     }
 }
 
-fn random_bytes() -> Result<[u8; 32], Problem> {
-    let mut bytes = [0; 32];
+/// Bytes that nobody can guess.
+pub fn random_bytes<const N: usize>() -> Result<[u8; N], Problem> {
+    let mut bytes = [0; N];
     let filled = SystemRandom::new().fill(&mut bytes);
     filled.map_err(|_| Problem::new(ProblemCode::Internal, "the system gave no random bytes"))?;
     Ok(bytes)

@@ -132,6 +132,11 @@ pub struct Right {
 }
 
 impl Right {
+    /// A right of so many views, none of them used.
+    pub fn of(views: u64) -> Right {
+        Right { granted: views, left: views, ..Right::default() }
+    }
+
     /// Whether none was lost and none made up.
     pub fn is_conserved(&self) -> bool {
         let parts = [self.left, self.spent, self.revoked, self.burnt, self.leased];

@@ -174,8 +174,7 @@ impl Record {
 
 impl Standing {
     fn new(terms: &WrapTerms) -> Standing {
-        let right = |views: u64| Right { granted: views, left: views, ..Right::default() };
-        let rights = terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect();
+        let rights = terms.rights.iter().map(|(user, views)| (*user, Right::of(*views))).collect();
         Standing { expires: terms.expires, rights, leases_returnable: false, returned: BTreeMap::new() }
     }
 
