@@ -83,6 +83,8 @@ async fn bob_opens_it_as_often_as_alice_says() {
     story.ends(5, "view --input @sealed.png --user bob -o @c.jpg").await;
     assert_eq!(story.read("c.png"), story.read("sealed.png"), "the Access Denied picture, as a .png");
     assert!(!story.path("c.jpg").exists());
+    story.ends(5, "view --input @sealed.png --user bob -o @denied.png").await;
+    assert_eq!(story.read("denied.png"), story.read("sealed.png"), "the same where the picture would have been");
 
     story.done("grant @sealed.png bob --views 1 --user alice").await;
     story.ends(1, "view --input @sealed.png --user bob -o @a.png").await;

@@ -174,7 +174,8 @@ fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
-    temporary.push(format!(".{}.part", std::process::id()));
+    // Its own each time: a view that is denied has one for the picture and one for the cover, and a killed program leaves its own behind.
+    temporary.push(format!(".{:016x}.part", rand::random::<u64>()));
     Ok(path.with_file_name(temporary))
 }
 
