@@ -33,6 +33,9 @@ started() { local file; for file in "$run"/node-*.pid; do [ -e "$file" ] && base
 
 address_of() { awk -v id="$1" '/^id *=/ { found = ($3 == id) } found && /^http *=/ { gsub(/"/, "", $3); print $3; exit }' "$config"; }
 
+# Does anything listen there?
+listens() { { exec 3<>"/dev/tcp/${1%:*}/${1##*:}"; } 2>/dev/null && exec 3>&-; }
+
 # GET /readyz without curl, which a fresh machine lacks.
 ready() {
     local line
@@ -56,6 +59,8 @@ start() {
     for id in $ids; do
         pid=$(pid_of "$id")
         [ -z "$pid" ] || ! is_ours "$pid" || die "node $id runs already (pid $pid): ./run_nodes.sh stop"
+        address=$(address_of "$id")
+        ! listens "$address" || die "something listens on $address already: end the node $id that was started elsewhere, or what else it is"
     done
 
     cargo build --profile "$profile" --bins
@@ -124,12 +129,24 @@ status() {
     [ -n "$any" ] || echo "no node was started by this script"
 }
 
+reset() {
+    local id address
+    stop
+    [ ! -r "$run/cluster.toml" ] || [ -n "${CLOUD_CONFIG:-}" ] || config=$run/cluster.toml
+    for id in $(awk '/^id *=/ { print $3 }' "$config"); do
+        address=$(address_of "$id")
+        ! listens "$address" || die "something listens on $address still: end the node $id that was started elsewhere; nothing was deleted"
+    done
+    rm -rf data
+    echo "data deleted: the next start makes a new cluster"
+}
+
 case "${1:-start}" in
     start) start "${2:-}" ;;
     [1-9]*) start "$1" ;;
     stop) stop; rm -f "$run/cluster.toml" ;;
     status) status ;;
-    reset) stop; rm -rf data; echo "data deleted: the next start makes a new cluster" ;;
+    reset) reset ;;
     -h | --help | help) usage ;;
     *) usage >&2; exit 2 ;;
 esac

@@ -31,6 +31,7 @@ fn main() {
     );
     lsb();
     seals(&pictures);
+    rights(&pictures);
     labels(&pictures);
 }
 
@@ -123,14 +124,18 @@ fn lsb() {
     assert!(found == message);
 }
 
-fn seals(pictures: &Pictures) {
-    let limits = Limits::default();
-    let keys = SealKeys {
+fn keys() -> SealKeys {
+    SealKeys {
         cluster_key: ClusterKey::new([1; 32]),
         cluster_id: ClusterId([2; 32]),
         image_nonce: ImageNonce([3; 32]),
         data_key: DataKey([4; 32]),
-    };
+    }
+}
+
+fn seals(pictures: &Pictures) {
+    let limits = Limits::default();
+    let keys = keys();
     let mut scratch = Scratch::default();
     let cover = encoded(
         &image::load_from_memory(
@@ -168,6 +173,35 @@ fn seals(pictures: &Pictures) {
                 || naive_unseal(&naive).len(),
             );
         }
+    }
+}
+
+/// What the rights of as many users as there may be cost in the header. The other side is the same without any.
+fn rights(pictures: &Pictures) {
+    let (limits, keys) = (&Limits::default(), &keys());
+    let rights = (0..64).map(|user| (UserId([user; 32]), 3)).collect();
+    let terms =
+        Terms { owner: Some(UserId([99; 32])), rights, expires_at_ms: Some(1_900_000_000_000), ..Terms::default() };
+    let with = SealOptions { terms, ..SealOptions::default() };
+    let without = SealOptions::default();
+    for (size, original) in
+        [("0.43 MB", &pictures.small_png), ("1.8 MB", &pictures.large_jpeg), ("11.5 MB", &pictures.large_png)]
+    {
+        let sealer = |options: &SealOptions| {
+            let (options, mut scratch) = (options.clone(), Scratch::default());
+            move || {
+                let file = seal(original, "a", keys, &options, limits, &mut scratch).unwrap();
+                let length = file.len();
+                scratch.give_back(file);
+                length
+            }
+        };
+        compare(&format!("seal {size}, 64 rights; other: none"), 0.95, sealer(&with), sealer(&without));
+        let opener = |options: &SealOptions| {
+            let file = seal(original, "a", keys, options, limits, &mut Scratch::default()).unwrap();
+            move || unseal(&file, &keys.cluster_key, limits).unwrap().original.len()
+        };
+        compare(&format!("unseal {size}, 64 rights; other: none"), 0.95, opener(&with), opener(&without));
     }
 }
 

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 /// A node as people name it: `2` in `cloud-node 2` and in `config/cluster.toml`. From 1 to 65,535.
@@ -122,64 +121,17 @@ impl fmt::Display for Load {
     }
 }
 
-/// One logical request of a client, the same in every attempt. Written as 32 hexadecimal digits.
-///
-/// In JSON it is that text, in the binary form its 16 bytes: every write in the log carries one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
-#[schema(value_type = String, pattern = "^[0-9A-Fa-f]{32}$")]
-pub struct RequestId(pub [u8; 16]);
-
-impl Serialize for RequestId {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
-    }
-}
-
-impl<'de> Deserialize<'de> for RequestId {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if deserializer.is_human_readable() {
-            String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-        } else {
-            <[u8; 16]>::deserialize(deserializer).map(RequestId)
-        }
-    }
-}
-
-impl fmt::Display for RequestId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
-    }
-}
-
-impl fmt::Debug for RequestId {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, formatter)
-    }
-}
-
-impl FromStr for RequestId {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("\"{text}\" is not a request id: 32 hexadecimal digits are expected");
-        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-            return Err(wrong());
-        }
-        u128::from_str_radix(text, 16).map(|number| RequestId(number.to_be_bytes())).map_err(|_| wrong())
-    }
-}
-
 /// Makes a name of so many bytes, written as hexadecimal digits: that text in JSON, its bytes in the binary form.
 macro_rules! hexadecimal_id {
-    ($(#[$doc:meta])* $name:ident, $length:literal, $what:literal) => {
+    ($(#[$doc:meta])* $name:ident, $length:literal, $what:literal, $pattern:literal) => {
         $(#[$doc])*
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, utoipa::ToSchema)]
-        #[schema(value_type = String)]
+        #[schema(value_type = String, pattern = $pattern)]
         pub struct $name(pub [u8; $length]);
 
         impl std::fmt::Display for $name {
             fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+                std::fmt::Display::fmt(&data_encoding::HEXLOWER.encode_display(&self.0), formatter)
             }
         }
 
@@ -194,14 +146,12 @@ macro_rules! hexadecimal_id {
 
             fn from_str(text: &str) -> Result<Self, String> {
                 let wrong = || format!("\"{}\" is not {}: {} hexadecimal digits are expected", text.escape_debug(), $what, 2 * $length);
-                if text.len() != 2 * $length || !text.is_ascii() {
+                let mut bytes = [0; $length];
+                if text.len() != 2 * $length {
                     return Err(wrong());
                 }
-                let mut bytes = [0; $length];
-                for (byte, digits) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-                    let digits = digits.iter().map(|digit| char::from(*digit).to_digit(16));
-                    *byte = digits.fold(Some(0), |all: Option<u32>, digit| Some(all? * 16 + digit?)).ok_or_else(wrong)? as u8;
-                }
+                let digits = data_encoding::HEXLOWER_PERMISSIVE;
+                digits.decode_mut(text.as_bytes(), &mut bytes).map_err(|_| wrong())?;
                 Ok($name(bytes))
             }
         }
@@ -227,24 +177,28 @@ macro_rules! hexadecimal_id {
 pub(crate) use hexadecimal_id;
 
 hexadecimal_id!(
+    /// One logical request of a client, the same in every attempt.
+    RequestId, 16, "a request id", "^[0-9A-Fa-f]{32}$"
+);
+hexadecimal_id!(
     /// The name of a cluster's ledger: BLAKE3-256 of its initial membership, random incarnations included.
-    ClusterId, 32, "a cluster id"
+    ClusterId, 32, "a cluster id", "^[0-9A-Fa-f]{64}$"
 );
 hexadecimal_id!(
     /// A user: the hash of the first public keys that were registered.
-    UserId, 32, "a user id"
+    UserId, 32, "a user id", "^[0-9A-Fa-f]{64}$"
 );
 hexadecimal_id!(
     /// The keys that a user signs and is answered with at present: their hash.
-    UserKeyId, 8, "the id of a user's keys"
+    UserKeyId, 8, "the id of a user's keys", "^[0-9A-Fa-f]{16}$"
 );
 hexadecimal_id!(
     /// A sealed image: BLAKE3-256 of its whole header.
-    ImageId, 32, "an image id"
+    ImageId, 32, "an image id", "^[0-9A-Fa-f]{64}$"
 );
 hexadecimal_id!(
     /// A cluster key, by eight bytes that tell nothing about it.
-    KeyId, 8, "the id of a cluster key"
+    KeyId, 8, "the id of a cluster key", "^[0-9A-Fa-f]{16}$"
 );
 
 impl KeyId {
@@ -272,6 +226,8 @@ mod tests {
         assert_eq!(id.to_string().parse(), Ok(id));
         assert!("+7070707070707070707070707070707".parse::<RequestId>().is_err());
         assert!("07".parse::<RequestId>().is_err());
+        assert_eq!("AB".repeat(16).parse(), Ok(RequestId([0xab; 16])));
+        assert!("é".repeat(16).parse::<RequestId>().is_err());
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, "\"07070707070707070707070707070707\"");
         assert_eq!(serde_json::from_str::<RequestId>(&json).unwrap(), id);

@@ -47,7 +47,8 @@ pub fn now() -> Moment {
     Moment(START.get_or_init(Instant::now).elapsed().as_micros() as u64)
 }
 
-/// Wall time in milliseconds since 1970, for people and reports. Nothing is decided by it; it draws the ledger's dates, slowly.
+/// Wall time in milliseconds since 1970: for people and reports, and for what is about dates, which are signatures, expiry and leases.
+/// No election is decided by it.
 #[expect(clippy::disallowed_methods, reason = "this file is where the clock is read")]
 pub fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

@@ -64,6 +64,16 @@ impl Place {
         serde_json::from_str(&fs::read_to_string(self.out().join("report.json")).unwrap()).unwrap()
     }
 
+    /// The secrets of the cluster that runs here.
+    fn secrets(&self) -> Vec<String> {
+        let cluster = fs::read_dir(self.directory.path().join("tmp")).unwrap().next().unwrap().unwrap().path();
+        let read = |name| fs::read_to_string(cluster.join("data/cluster").join(name)).unwrap();
+        let last_line = |text: String| text.lines().last().unwrap().to_owned();
+        let secrets: Vec<String> = ["cluster.key", "admin.token"].map(|name| last_line(read(name))).into();
+        assert!(secrets.iter().all(|secret| secret.len() >= 32));
+        secrets
+    }
+
     /// Node processes whose command line names this place.
     fn nodes(&self) -> usize {
         let mark = self.directory.path().display().to_string();
@@ -288,6 +298,18 @@ fn a_second_demo_attaches_to_the_cluster_that_the_first_one_keeps() {
     let repeats: u64 =
         second["nodes"].as_array().unwrap().iter().map(|node| node["repeats_answered"].as_u64().unwrap()).sum();
     assert_eq!(repeats, 0, "one seed in two runs must not meet the cache of request ids");
+
+    // What is reported may be shown to anybody: no secret of the cluster is in it.
+    let secrets = first_place.secrets();
+    for out in [first_place.out(), second_place.out()] {
+        for file in fs::read_dir(out).unwrap() {
+            let path = file.unwrap().path();
+            let bytes = fs::read(&path).unwrap();
+            let found =
+                secrets.iter().any(|secret| bytes.windows(secret.len()).any(|window| window == secret.as_bytes()));
+            assert!(!found, "a secret is in {}", path.display());
+        }
+    }
 
     first.signal(Signal::INT);
     let output = first.output();

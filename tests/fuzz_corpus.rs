@@ -141,7 +141,8 @@ fn made() -> Vec<(&'static str, &'static str, Vec<u8>)> {
     all.push(("frame", "endless", vec![4, 1, 253, 255, 255, 255, 255, 255, 255, 255, 255]));
 
     let rights = (1..=3).map(|user| (UserId([user; 32]), u64::from(user))).collect();
-    let terms = Terms { owner: Some(UserId([4; 32])), rights, expires_at_ms: Some(1_900_000_000_000) };
+    let terms =
+        Terms { owner: Some(UserId([4; 32])), rights, expires_at_ms: Some(1_900_000_000_000), ..Terms::default() };
     let wrap = |terms| Wrap { data_key: data_key(), terms, media_type: "image/png".into(), name: "cat.png".into() };
     let header = |wrap: &Wrap, key: &ClusterKey| {
         Header::create(wrap, key, ClusterId([1; 32]), ImageNonce([2; 32]), 1000, &limits()).unwrap().as_bytes().to_vec()

@@ -92,7 +92,7 @@ fn sealed(original: &[u8], form: SealForm) -> Vec<u8> {
     seal(original, "cat.png", &keys(1), &options, &Limits::default(), &mut Scratch::default()).unwrap()
 }
 
-fn unsealed(file: &[u8]) -> Result<Opened, ImageError> {
+fn unsealed(file: &[u8]) -> Result<Unsealed, ImageError> {
     unseal(file, &key(), &Limits::default())
 }
 
@@ -662,11 +662,23 @@ fn another_key_is_named_and_a_data_key_opens_only_its_own_payload() {
     assert!(!format!("{:?} {:?}", key(), keys(1)).contains("07, 07"));
 }
 
+/// Found by fuzzing: a label that was written and could not be read, since a stored picture is as large as its pixels.
+#[test]
+fn a_label_that_is_written_can_be_read() {
+    let picture = encoded(&DynamicImage::new_rgb8(200, 200), ImageFormat::Png);
+    let limits = Limits { original_bytes: 50_000, sealed_bytes: 100_000, ..Limits::default() };
+    let mark = Label { usernames: vec!["bob".into()], quota: 5 };
+    let labelled = |form| label(&picture, &mark, &limits, form, &mut Scratch::default());
+    assert_eq!(read_label(&labelled(SealForm::Compact).unwrap(), &limits).unwrap(), mark);
+    assert!(matches!(labelled(SealForm::Stored), Err(ImageError::TooLarge { have: 120_000.., .. })), "120,000 samples");
+}
+
 #[test]
 fn terms_come_back_from_the_wrap_and_a_stranger_sees_none_of_them() {
     let original = rgb_png(20, 20, 1);
     let rights = (0..64u8).map(|user| (UserId([user; 32]), u64::from(user) * 1000)).collect();
-    let terms = Terms { owner: Some(UserId([200; 32])), rights, expires_at_ms: Some(1_900_000_000_000) };
+    let (owner, expires_at_ms) = (Some(UserId([200; 32])), Some(1_900_000_000_000));
+    let terms = Terms { owner, rights, expires_at_ms, leases_returnable: true };
     let mut options = SealOptions { terms, ..SealOptions::default() };
     let limits = Limits::default();
     let file = seal(&original, "dir/secret name.png", &keys(3), &options, &limits, &mut Scratch::default()).unwrap();
@@ -751,7 +763,7 @@ fn whatever_may_be_sealed_can_be_opened() {
     assert_eq!(original.len() as u64, limits.original_bytes);
     // The most that a header can hold.
     let rights = (0..64u8).map(|user| (UserId([user; 32]), 1)).collect();
-    let terms = Terms { owner: Some(UserId([1; 32])), rights, expires_at_ms: Some(1) };
+    let terms = Terms { owner: Some(UserId([1; 32])), rights, expires_at_ms: Some(1), leases_returnable: true };
     let mut scratch = Scratch::default();
     for form in FORMS {
         let options = SealOptions { form, terms: terms.clone(), ..SealOptions::default() };

@@ -49,7 +49,7 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("thread_priority::", &["scheduling.rs"]),
     ("toml::", &["config", "demo", "node/data_dir.rs"]),
     ("png::", &["image"]),
-    ("hpke::", &["identity"]),
+    ("rustls::crypto::hpke", &["identity"]),
     ("Instant::now", &["time.rs"]),
     ("SystemTime::now", &["time.rs"]),
 ];

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use common::{TestCluster, picture};
 use image_cloud::id::ClusterId;
-use image_cloud::identity::{self, Purpose, UserSecret};
+use image_cloud::identity::{self, SealedFor, UserSecret};
 use image_cloud::image::{
     self, ClusterKey, DataKey, Header, ImageError, ImageNonce, Limits, Scratch, SealOptions, Terms, Wrap,
 };
@@ -188,7 +188,7 @@ async fn a_minted_header_leaves_nothing_in_the_ledger() {
     let identity = cluster_identity(&world.cluster).await;
     let before = world.commit().await;
     for number in 0..50 {
-        let terms = Terms { owner: Some(world.mallory.user), rights: BTreeMap::new(), expires_at_ms: None };
+        let terms = Terms { owner: Some(world.mallory.user), rights: BTreeMap::new(), ..Terms::default() };
         let wrap = Wrap { data_key: DataKey([1; 32]), terms, media_type: "image/png".into(), name: "x".into() };
         let (key, nonce) = (ClusterKey::new([number; 32]), ImageNonce([number; 32]));
         let minted = Header::create(&wrap, &key, identity.cluster_id, nonce, 100, &Limits::default()).unwrap();
@@ -268,14 +268,15 @@ async fn a_client_that_seals_by_itself_chooses_no_nonce() {
     let World { alice, .. } = &world;
     let identity = cluster_identity(&world.cluster).await;
     let id = fresh_id();
-    let purpose = Purpose::LocalSeal { cluster: alice.cluster, user: alice.user, id };
-    let data_key = identity::seal(&[8; 32], &identity.public_key, &purpose, [1; 32]).unwrap();
+    let purpose = SealedFor::LocalSeal { cluster: alice.cluster, user: alice.user, id };
+    let data_key = identity::seal(&[8; 32], &identity.public_key, &purpose).unwrap();
     let data_key = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, data_key);
     let (media_type, name) = ("image/png".to_owned(), "local.png".to_owned());
     let rights = BTreeMap::from([(world.bob.user, 1)]);
     let original = picture(2);
     let payload_bytes = original.len() as u64;
-    let body = HeaderRequest { payload_bytes, media_type, name, rights, expires: None, data_key };
+    let body =
+        HeaderRequest { payload_bytes, media_type, name, rights, expires: None, leases_returnable: false, data_key };
 
     let mut with_nonce = serde_json::to_value(&body).unwrap();
     with_nonce["image_nonce"] = "00".repeat(32).into();

@@ -6,8 +6,10 @@ mod common;
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
-use common::{TestCluster, picture};
+use common::{TestCluster, picture, wait_for};
 use image_cloud::id::{ImageId, RequestId};
 use image_cloud::image::{Limits, header_of};
 
@@ -39,11 +41,15 @@ impl Story {
         fs::read(self.path(name)).unwrap()
     }
 
-    /// Runs `client`; `@` in a word stands for the directory of the story.
-    async fn client(&self, arguments: &str) -> (i32, String, String) {
+    /// `@` in a word stands for the directory of the story.
+    fn words(&self, arguments: &str) -> String {
         let here = format!("{}/", self.directory.path().display());
-        let keys = self.path("keys");
-        self.cluster.client(&format!("{} --keys {}", arguments.replace('@', &here), keys.display())).await
+        format!("{} --keys {}", arguments.replace('@', &here), self.path("keys").display())
+    }
+
+    /// Runs `client`.
+    async fn client(&self, arguments: &str) -> (i32, String, String) {
+        self.cluster.client(&self.words(arguments)).await
     }
 
     /// The same, and it must work; gives both outputs.
@@ -108,6 +114,41 @@ async fn bob_opens_it_as_often_as_alice_says() {
     story.ends(5, "audit verify @sealed.png --user bob").await;
 }
 
+/// What the README tells can be typed as it stands, line by line.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readmes_story_can_be_typed_as_it_stands() {
+    let readme = include_str!("../README.md");
+    let section = readme.split("### Pictures for named people").nth(1).unwrap();
+    let section = section.split("\n### ").next().unwrap();
+    let blocks = section.split("```").filter_map(|block| block.strip_prefix("sh\n"));
+    let may_end_with = |line: &str| match line.split_once("exit code ") {
+        Some((command, code)) => {
+            let command = command.split('#').next().unwrap();
+            format!("{command} && exit 99 || test $? = {}", code.chars().next().unwrap())
+        }
+        None => line.to_owned(),
+    };
+    let lines: Vec<String> = blocks.flat_map(str::lines).map(may_end_with).collect();
+    assert!(lines.len() > 15 && lines.iter().any(|line| line.ends_with("= 5")), "{lines:#?}");
+
+    let cluster = TestCluster::start(3, "").await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut photo = std::io::Cursor::new(Vec::new());
+    let decoded = image::load_from_memory(&picture(7)).unwrap();
+    decoded.write_to(&mut photo, image::ImageFormat::Jpeg).unwrap();
+    fs::write(directory.path().join("photo.jpg"), photo.into_inner()).unwrap();
+    let client = format!(
+        "client() {{ {} \"$@\" --config {}/cluster.toml; }}",
+        env!("CARGO_BIN_EXE_client"),
+        cluster.directory().display()
+    );
+    let script = format!("set -ex\n{client}\n{}\n", lines.join("\n"));
+    let mut shell = tokio::process::Command::new("bash");
+    shell.arg("-c").arg(script).current_dir(directory.path()).env("CLOUD_KEYS", directory.path().join("keys"));
+    let output = shell.env_remove("CLOUD_NODES").output().await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
 /// The journal is written before anything is sent: whatever is lost afterwards, the same request is asked again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_whose_answer_was_lost_is_not_spent_twice() {
@@ -128,6 +169,38 @@ async fn a_view_whose_answer_was_lost_is_not_spent_twice() {
     assert_eq!(story.read("b.png"), story.original);
     let said = story.done("view --input @sealed.png --user bob -o @c.png").await;
     assert!(said.contains("0 of 2 views left"), "{said}");
+}
+
+/// Killed at any moment between asking and the finished picture, the program gets its picture with the view that it has paid for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_is_killed_on_its_way_pays_no_second_view() {
+    const VIEWS: u64 = 12;
+    let story = Story::begin(&["alice", "bob"]).await;
+    story.done(&format!("encrypt --input @photo.png --owner alice --to bob={VIEWS} -o @sealed.png")).await;
+    let (mut killed_on_the_way, mut for_nothing) = (0, 0);
+    for number in 0..VIEWS {
+        let view = format!("view --input @sealed.png --user bob -o @{number}.png");
+        let mut client = story.cluster.client_command(&story.words(&view));
+        let mut client = client.stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+        wait_for("it is about to ask, or done", async || {
+            (story.journal("bob").exists() || client.try_wait().unwrap().is_some()).then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_millis(number)).await;
+        client.kill().await.unwrap();
+        let (has_entry, has_picture) = (story.journal("bob").exists(), story.path(&format!("{number}.png")).exists());
+        killed_on_the_way += u64::from(has_entry && !has_picture);
+        // The entry goes last: whoever is killed between the picture and that may look once more with the same view.
+        for_nothing += u64::from(has_entry && has_picture);
+        if !has_picture {
+            story.done(&view).await;
+        }
+        assert!(story.read(&format!("{number}.png")) == story.original, "view {number}");
+    }
+    assert!(killed_on_the_way > 0, "never killed on the way");
+    let rights = story.done("rights @sealed.png --user bob -o json").await;
+    let rights: serde_json::Value = serde_json::from_str(rights.lines().next().unwrap()).unwrap();
+    assert_eq!(rights["right"]["spent"], VIEWS - for_nothing, "{rights}");
 }
 
 /// A damaged copy costs the view that it was asked for, but no second one.
@@ -159,6 +232,18 @@ async fn leased_views_open_without_any_node_and_go_back_where_the_owner_allows_i
     let said = story.done("view --input @sealed.png --user bob -o @a.png").await;
     assert!(said.contains("0 of 3 views left"), "{said}");
     story.done("audit verify @sealed.png --user alice").await;
+
+    // She may also say so when she seals, at a node or by herself.
+    for (where_, to) in [("", "returned-1.png"), ("--local", "returned-2.png")] {
+        let seal = format!("encrypt --input @photo.png --owner alice --to bob=1 --leases-returnable {where_} -o @{to}");
+        story.done(&seal).await;
+        story.done(&format!("lease @{to} --views 1 --for 1h --user bob")).await;
+        story.done(&format!("lease return @{to} --views 1 --user bob")).await;
+        story.done(&format!("returns @{to} --user alice --forbid")).await;
+        story.done(&format!("audit verify @{to} --user alice")).await;
+        story.done(&format!("view --input @{to} --user bob -o @back-{to}")).await;
+    }
+    story.ends(2, "encrypt --input @photo.png --leases-returnable -o @no.png").await;
     for node in 1..=3 {
         story.cluster.kill(node);
     }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use image_cloud::config::secrets::bundles::Purpose;
+use image_cloud::config::secrets::bundles::Occasion;
 use image_cloud::config::{ClusterConfig, ConfiguredNode, HttpTls, StrategyName};
 use image_cloud::core::election::FirstStart;
 use image_cloud::id::{KeyId, NodeId};
@@ -232,10 +232,10 @@ fn added_node(text: &str) -> Result<ConfiguredNode, String> {
 fn run(arguments: Arguments) -> Result<(), NodeError> {
     match (&arguments.command, arguments.node) {
         (Some(Command::Init { out, config, renew, add }), _) => {
-            let purpose = if *renew { Purpose::Renew } else { Purpose::Create };
+            let occasion = if *renew { Occasion::Renew } else { Occasion::Create };
             let text = match add {
                 Some(node) => init::add(node, out)?,
-                None => init::init(&ClusterConfig::load(config.as_deref())?, out, purpose)?,
+                None => init::init(&ClusterConfig::load(config.as_deref())?, out, occasion)?,
             };
             say(&text);
             Ok(())

@@ -158,7 +158,7 @@ impl Replay {
             owner: terms.owner,
             rights: terms.rights.iter().map(|(user, views)| (*user, right(*views))).collect(),
             expires: terms.expires,
-            leases_returnable: false,
+            leases_returnable: terms.leases_returnable,
             leases: BTreeMap::new(),
         }
     }
@@ -236,7 +236,8 @@ impl Replay {
         leased.out -= views;
         let right = self.right_of(entry.by)?;
         right.leased = right.leased.checked_sub(views).ok_or("not so many views were leased")?;
-        right.left = right.left.saturating_add(views);
+        let place = if right.is_revoked { &mut right.revoked } else { &mut right.left };
+        *place = place.saturating_add(views);
         Ok(*right)
     }
 
@@ -262,7 +263,8 @@ mod tests {
     const IMAGE: ImageId = ImageId([9; 32]);
 
     fn terms() -> WrapTerms {
-        WrapTerms { owner: OWNER, rights: BTreeMap::from([(BOB, 3), (CAROL, 1)]), expires: None }
+        let rights = BTreeMap::from([(BOB, 3), (CAROL, 1)]);
+        WrapTerms { owner: OWNER, rights, expires: None, leases_returnable: false }
     }
 
     /// A true chain of these actions, each a second after the one before.

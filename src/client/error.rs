@@ -182,3 +182,30 @@ pub enum ClientError {
         source: AttemptError,
     },
 }
+
+impl ClientError {
+    /// The failure in one word, for counters, as [`AttemptError::code`].
+    pub fn code(&self) -> String {
+        match self {
+            ClientError::Exchange { source, .. } => source.code(),
+            ClientError::NobodyAnswers { .. } | ClientError::NoCoordinator => "no_node".into(),
+            _ => "client".into(),
+        }
+    }
+
+    /// The code of a node's refusal, if that is what it is.
+    pub fn refusal(&self) -> Option<ProblemCode> {
+        match self {
+            ClientError::Exchange { source: AttemptError::Refused(problem), .. } => Some(problem.code),
+            _ => None,
+        }
+    }
+
+    /// What a node said in its refusal, without its address; else the whole error.
+    pub fn reason(&self) -> String {
+        match self {
+            ClientError::Exchange { source: AttemptError::Refused(problem), .. } => problem.detail.clone(),
+            other => other.to_string(),
+        }
+    }
+}

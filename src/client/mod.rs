@@ -34,7 +34,7 @@ pub use queries::{FailTarget, NodeReport};
 pub use sealed::SealedFile;
 pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 pub use signer::Signer;
-pub use upload::Owned;
+pub use upload::Ownership;
 pub use watch::Watch;
 
 use std::time::Duration;
@@ -63,7 +63,7 @@ pub enum Work {
     /// Seal in this form.
     Seal(SealForm),
     /// Seal in this form, for an owner and whom the owner names.
-    SealOwned(SealForm, Owned),
+    SealOwned(SealForm, Ownership),
     /// Label with these names and quota.
     Label(Label),
 }

@@ -9,10 +9,10 @@ use super::cluster::Cluster;
 use super::error::ClientError;
 use super::signer::Signer;
 use crate::id::{ImageId, RequestId};
-use crate::identity::{Purpose, Released};
+use crate::identity::{Released, SealedFor, UserSecret, open};
 use crate::image::{self, DataKey, Header, ImageError, Limits};
 use crate::protocol::codec;
-use crate::protocol::rights::{AuditEntry, ImageAction, WrapTerms};
+use crate::protocol::rights::{AuditEntry, ImageAction};
 use crate::protocol::sharing::{LookRequest, RightsAnswer, RightsRequest};
 
 /// A sealed file that was read.
@@ -35,7 +35,7 @@ impl SealedFile {
     /// As [`image::header_of`].
     pub fn of(bytes: Bytes, limits: Limits) -> Result<SealedFile, ImageError> {
         let header = image::header_of(&bytes, &limits)?;
-        let image = ImageId(*blake3::hash(header.as_bytes()).as_bytes());
+        let image = header.image_id();
         Ok(SealedFile { bytes, header, image, limits })
     }
 
@@ -53,17 +53,17 @@ impl SealedFile {
         LookRequest { header: self.coded(), after }
     }
 
-    /// What the answer to a view or a lease holds for the signer, whose keys `open` tries; none if it is not for them.
-    pub fn released(
+    /// What the answer to a view or a lease holds for the signer, under one of these keys; none if it is not for them.
+    pub fn released<'a>(
         &self,
         signer: &Signer,
+        mut secrets: impl Iterator<Item = &'a UserSecret>,
         id: RequestId,
         answer: &RightsAnswer,
-        open: impl FnOnce(&[u8], &Purpose) -> Option<Vec<u8>>,
     ) -> Option<Released> {
-        let purpose = Purpose::Release { cluster: signer.cluster, image: self.image, user: signer.user, id };
+        let purpose = SealedFor::Release { cluster: signer.cluster, image: self.image, user: signer.user, id };
         let sealed = BASE64_STANDARD.decode(answer.key.as_ref()?).ok()?;
-        codec::decode(&open(&sealed, &purpose)?).ok()
+        codec::decode(&secrets.find_map(|secret| open(&sealed, secret, &purpose))?).ok()
     }
 
     /// The original.
@@ -97,7 +97,7 @@ impl Cluster {
             if is_last {
                 return Ok(Some(Told {
                     image: file.image,
-                    terms: WrapTerms { owner: look.owner, rights: owned.first, expires: owned.first_expires },
+                    terms: owned.terms,
                     expires: look.expires,
                     rights: owned.rights,
                     leases_returnable: owned.leases_returnable,

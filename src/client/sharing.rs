@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cluster::Cluster;
-use super::error::{AttemptError, ClientError};
+use super::error::ClientError;
 use super::exchange;
 use super::signer::Signer;
 use crate::id::{ImageId, NodeId, RequestId, UserId};
@@ -243,25 +243,6 @@ impl Cluster {
             }
         };
         self.at_leader(build, exchange::send_for_json).await
-    }
-}
-
-impl ClientError {
-    /// The failure in one word, for counters, as [`AttemptError::code`].
-    pub fn code(&self) -> String {
-        match self {
-            ClientError::Exchange { source, .. } => source.code(),
-            ClientError::NobodyAnswers { .. } | ClientError::NoCoordinator => "no_node".into(),
-            _ => "client".into(),
-        }
-    }
-
-    /// The code of a node's refusal, if that is what it is.
-    pub fn refusal(&self) -> Option<ProblemCode> {
-        match self {
-            ClientError::Exchange { source: AttemptError::Refused(problem), .. } => Some(problem.code),
-            _ => None,
-        }
     }
 }
 

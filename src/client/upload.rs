@@ -18,13 +18,15 @@ use crate::protocol::user::{BodyHash, Date};
 
 /// Whose image it will be, and who may open it.
 #[derive(Clone, Debug)]
-pub struct Owned {
+pub struct Ownership {
     /// The owner.
     pub signer: Arc<Signer>,
     /// How many views each user has, by name or id. Without any, the owner alone opens it.
     pub to: Vec<(String, u64)>,
     /// When the rights end.
     pub expires: Option<Date>,
+    /// Whether views of a lease may be given back.
+    pub leases_returnable: bool,
     /// The hash of the image, which is signed for.
     pub body: BodyHash,
 }
@@ -66,7 +68,7 @@ pub(super) async fn upload(
 
 /// What shows that the owner wants this; made for each attempt, as it is believed for two minutes only.
 fn signature(url: &Url, job: &Job) -> Option<String> {
-    let Work::SealOwned(_, Owned { signer, body, .. }) = &job.work else { return None };
+    let Work::SealOwned(_, Ownership { signer, body, .. }) = &job.work else { return None };
     let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     Some(signer.authorization("POST", &path, *body, job.id))
 }
@@ -78,13 +80,14 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 fn job_url(url: &str, job: &Job) -> Result<Url, AttemptError> {
     let (route, pairs) = match &job.work {
         Work::Seal(form) => (route::SEAL, seal_pairs(*form, &job.name)),
-        Work::SealOwned(form, Owned { to, expires, .. }) => {
+        Work::SealOwned(form, Ownership { to, expires, leases_returnable, .. }) => {
             let mut pairs = seal_pairs(*form, &job.name);
             if !to.is_empty() {
                 let rights: Vec<String> = to.iter().map(|(user, views)| format!("{user}={views}")).collect();
                 pairs.push(("to", rights.join(",")));
             }
             pairs.extend(expires.map(|date| ("expires", date.0.to_string())));
+            pairs.extend(leases_returnable.then(|| ("leases_returnable", "true".to_owned())));
             (route::SEAL, pairs)
         }
         Work::Label(label) => {
@@ -138,11 +141,12 @@ mod tests {
         let secret = crate::identity::UserSecret::from_bytes(&[1; 64]);
         let signer = Arc::new(Signer::new(crate::id::ClusterId([1; 32]), secret.public().user(), secret));
         let to = vec![("bob".to_owned(), 3), ("carol".to_owned(), 1)];
-        let owned = Owned { signer, to, expires: Some(Date(1_700_000_000_000)), body: BodyHash::of(b"") };
+        let expires = Some(Date(1_700_000_000_000));
+        let owned = Ownership { signer, to, expires, leases_returnable: true, body: BodyHash::of(b"") };
         assert_eq!(
             url(Work::SealOwned(SealForm::Compact, owned)),
             "http://127.0.0.1:8001/api/v1/images/seal?form=compact&name=my+cat+%26+dog.jpg&to=bob%3D3%2Ccarol%3D1\
-             &expires=1700000000000"
+             &expires=1700000000000&leases_returnable=true"
         );
         let label = Label { usernames: vec!["alice".into(), "b&b".into()], quota: 5 };
         assert_eq!(url(Work::Label(label)), "http://127.0.0.1:8001/api/v1/images/label?to=alice%2Cb%26b&quota=5");

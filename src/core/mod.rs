@@ -8,6 +8,7 @@ pub mod compaction;
 pub mod election;
 pub mod failure;
 pub mod faults;
+pub mod gathering;
 pub mod jobs;
 pub mod ledger;
 pub mod liveness;

@@ -185,7 +185,7 @@ impl OwnCluster {
     fn spawn(&self, id: NodeId, log: File) -> Result<Child, ClusterError> {
         let seed = self.plan.seed.wrapping_mul(1_000_003).wrapping_add(u64::from(id.0));
         let mut child = Command::new(&self.program)
-            .args([NODE_ARGUMENT, &id.to_string(), &seed.to_string()])
+            .args([NODE_ARGUMENT, &id.to_string(), &seed.to_string(), &std::process::id().to_string()])
             .arg(&self.directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
@@ -371,41 +371,43 @@ fn free_nodes(count: u16) -> Result<Vec<ConfiguredNode>, ClusterError> {
         .collect()
 }
 
-/// What the program does when its first argument is [`NODE_ARGUMENT`]: node id, seed and directory follow.
+/// What the program does when its first argument is [`NODE_ARGUMENT`]: node id, seed, the demo's process id and directory follow.
 pub fn run_as_node(arguments: &[String]) -> ExitCode {
     node::init_logging();
-    let [id, seed, directory] = arguments else {
+    let parsed = match arguments {
+        [id, seed, demo, directory] => {
+            id.parse().ok().zip(seed.parse().ok()).zip(demo.parse().ok()).zip(Some(directory))
+        }
+        _ => None,
+    };
+    let Some((((id, seed), demo), directory)) = parsed else {
         eprintln!("demo: {NODE_ARGUMENT} is for the demo's own nodes; use cloud-node to start one");
         return ExitCode::from(2);
     };
-    let parent = rustix::process::getppid();
     let directory = Path::new(directory);
-    let config = match ClusterConfig::load(Some(&directory.join(CONFIG_FILE))) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("demo: {error}");
-            return ExitCode::from(2);
-        }
-    };
-    let (Ok(id), Ok(seed)) = (id.parse(), seed.parse()) else {
-        eprintln!("demo: {NODE_ARGUMENT} needs a node id and a seed");
-        return ExitCode::from(2);
-    };
-    let place = match config.node(id) {
-        Ok(node) => node.place(),
+    let code = node_in(directory, id, seed);
+    // A demo that was killed cannot clean up. It may have been gone before this process began, so its id was given.
+    let is_orphan = rustix::process::getppid().map(|parent| parent.as_raw_pid()) != Some(demo);
+    let is_ours = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DIRECTORY_PREFIX));
+    if is_orphan && is_ours {
+        remove(directory);
+    }
+    code
+}
+
+fn node_in(directory: &Path, id: NodeId, seed: u64) -> ExitCode {
+    let config = ClusterConfig::load(Some(&directory.join(CONFIG_FILE)));
+    let config = config.and_then(|config| Ok((config.node(id)?.place(), config)));
+    let (place, config) = match config {
+        Ok(found) => found,
         Err(error) => {
             eprintln!("demo: {error}");
             return ExitCode::from(2);
         }
     };
     let first_start = FirstStart::Everybody;
-    let result =
-        node::run(NodeOptions { id, config, first_start, place, secrets_from: None, seed, exit_with_parent: true });
-    let is_ours = directory.file_name().is_some_and(|name| name.to_string_lossy().starts_with(DIRECTORY_PREFIX));
-    if rustix::process::getppid() != parent && is_ours {
-        remove(directory);
-    }
-    match result {
+    let options = NodeOptions { id, config, first_start, place, secrets_from: None, seed, exit_with_parent: true };
+    match node::run(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             log::error!("node {id}: {error}");

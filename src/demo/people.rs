@@ -3,11 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::client::{Answer, AttemptError, ClientError, Cluster, Job, Owned, RequestFailed, SealedFile, Signer, Work};
+use anyhow::Context;
+
+use crate::client::audit::Told;
+use crate::client::{
+    Answer, AttemptError, ClientError, Cluster, Job, Ownership, RequestFailed, SealedFile, Signer, Work,
+};
 use crate::config::secrets::{SecretsError, random};
 use crate::demo::pictures::Picture;
 use crate::id::{ClusterId, NodeId, RequestId};
-use crate::identity::{Purpose, Released, UserSecret, open};
+use crate::identity::{Released, UserSecret};
 use crate::protocol::job::SealForm;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::ImageAction;
@@ -63,7 +68,13 @@ pub async fn seal(
     to: &[(String, u64)],
     id: RequestId,
 ) -> Result<Answer, RequestFailed> {
-    let owned = Owned { signer: owner.clone(), to: to.to_vec(), expires: None, body: BodyHash::of(&picture.bytes) };
+    let owned = Ownership {
+        signer: owner.clone(),
+        to: to.to_vec(),
+        expires: None,
+        leases_returnable: false,
+        body: BodyHash::of(&picture.bytes),
+    };
     let work = Work::SealOwned(SealForm::Compact, owned);
     let start = now();
     loop {
@@ -110,22 +121,27 @@ pub async fn view(
     id: RequestId,
 ) -> (Vec<Option<NodeId>>, Result<Viewed, ViewError>) {
     let (asked, result) = cluster.act_along(reader, id, &file.request(ImageAction::View)).await;
-    let unlock = |sealed: &[u8], purpose: &Purpose| open(sealed, reader.secret(), purpose);
     let viewed = match result {
-        Ok(answer) => match file.released(reader, id, &answer, unlock) {
+        Ok(answer) => match file.released(reader, std::iter::once(reader.secret()), id, &answer) {
             Some(released) => Ok(Viewed::Released(answer, released)),
             None => Err(ViewError::NoKey),
         },
-        Err(error) if error.refusal() == Some(ProblemCode::Denied) => Ok(Viewed::Denied(words(&error))),
+        Err(error) if error.refusal() == Some(ProblemCode::Denied) => Ok(Viewed::Denied(error.reason())),
         Err(error) => Err(error.into()),
     };
     (asked, viewed)
 }
 
-/// A refusal without the address of who said it.
-pub fn words(error: &ClientError) -> String {
-    match error {
-        ClientError::Exchange { source: AttemptError::Refused(problem), .. } => problem.detail.clone(),
-        other => other.to_string(),
-    }
+/// All that the cluster tells the owner of an image.
+///
+/// # Errors
+/// As [`Cluster::told`]; or it does not know the signer as the owner.
+pub async fn told(cluster: &Cluster, owner: &Signer, file: &SealedFile) -> anyhow::Result<Told> {
+    // Each page of the answer is a request of its own.
+    let mut number = u128::from_be_bytes(fresh_id()?.0);
+    let next_id = || {
+        number = number.wrapping_add(1);
+        RequestId(number.to_be_bytes())
+    };
+    cluster.told(owner, file, next_id).await?.context("the cluster does not know the signer as the owner")
 }

@@ -30,7 +30,7 @@ use crate::demo::report::text::{self, Colour};
 use crate::demo::report::{Host, PictureRow, Report, Run, Surroundings, Tool, Usage, Verification};
 use crate::demo::scenario::{Ending, Scenario, Settings};
 use crate::demo::share::plan::SharePlan;
-use crate::demo::share::proof::Rights;
+use crate::demo::share::proof::RightsProof;
 use crate::demo::share::{self, Share};
 use crate::demo::statistics::Statistics;
 use crate::demo::verify::Findings;
@@ -133,7 +133,7 @@ struct Loaded {
     /// Every node came back in time.
     all_back: bool,
     /// What was proved about the rights, with `--op share`.
-    rights: Option<Rights>,
+    rights: Option<RightsProof>,
 }
 
 async fn run(options: Options) -> Result<u8> {
@@ -602,6 +602,6 @@ fn exit_code(options: &Options, reported: &Reported) -> u8 {
         .iter()
         .any(|threshold| threshold.metric == crate::demo::threshold::Metric::SuccessRate);
     let is_complete = report.totals.failed == 0 || tolerates_failures;
-    let rights_hold = report.rights.as_ref().is_none_or(Rights::hold);
+    let rights_hold = report.rights.as_ref().is_none_or(RightsProof::hold);
     u8::from(!(rights_hold && is_complete && report.totals.wrong == 0 && reported.all_back))
 }

@@ -8,11 +8,11 @@ use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
 
 use super::caller;
-use super::refusal::Refusal;
-use super::service::{NotHere, Service};
+use super::refusal::{Refusal, elsewhere};
+use super::service::Service;
 use crate::config::secrets::AdminToken;
 use crate::protocol::job::route;
-use crate::protocol::problem::{Problem, ProblemCode};
+use crate::protocol::problem::ProblemCode;
 use crate::protocol::sharing;
 
 /// What is answered to everybody, wherever the node listens.
@@ -67,12 +67,12 @@ pub async fn administrators_only(
     next.call(request).await
 }
 
-/// For all routes: where every call needs the token or a user's signature, only the questions for health and the description of the routes pass without it.
+/// For all routes: where every call needs the token or a user's signature, only the public routes pass without it, and registration.
 pub async fn as_the_address_demands(
     access: web::Data<Access>,
     service: web::Data<Service>,
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     // The path as it was sent: however else one of these could be written, it would only be refused.
     let is_open = PUBLIC.contains(&request.path());
@@ -85,28 +85,23 @@ pub async fn as_the_address_demands(
                 if ![sharing::route::RIGHTS, sharing::route::KEYS].contains(&request.path()) {
                     caller::check_time(&claim)?;
                 }
-                let signer = service.rights().authenticate(claim).await.map_err(turned)?;
-                request.extensions_mut().insert(signer);
+                match service.rights().authenticate(claim).await {
+                    Ok(signer) => request.extensions_mut().insert(signer),
+                    // Whoever is unknown here is sent to the leader, who may know more.
+                    Err(not_here) => {
+                        let response = elsewhere(not_here, request.request())?;
+                        return Ok(request.into_response(response).map_into_right_body());
+                    }
+                };
             }
             _ => access.check(&request)?,
         }
     }
-    next.call(request).await
+    Ok(next.call(request).await?.map_into_left_body())
 }
 
 /// What a user's signature is enough for: what users sign, and what they must ask before. Everything else is for who administers.
 fn is_for_users(request: &ServiceRequest) -> bool {
     use sharing::route::{HEADER, IMAGES, KEYS, LOOK, RIGHTS, USERS};
     [RIGHTS, LOOK, HEADER, IMAGES, KEYS, USERS, route::SEAL, route::ANNOUNCEMENTS].contains(&request.path())
-}
-
-/// Whoever is unknown here is sent to the leader, who may know more.
-fn turned(not_here: NotHere) -> Refusal {
-    match not_here {
-        NotHere::Refused(problem) => problem.into(),
-        NotHere::Leader { node, base } => {
-            let detail = format!("node {node} leads: ask it at {base}");
-            Problem { leader: Some(base), ..Problem::new(ProblemCode::NotLeader, detail) }.into()
-        }
-    }
 }

@@ -8,32 +8,20 @@ use serde::de::DeserializeOwned;
 
 use super::body;
 use super::refusal::Refusal;
-use super::rights_service::{About, Claim, Signer};
+use super::rights_service::{Authenticated, Claim, SignedHeader};
 use super::service::{NotHere, Service};
+use crate::id::RequestId;
 use crate::identity::{Authorization, SCHEME};
 use crate::protocol::job::route;
 use crate::protocol::ledger::RefusedWhy;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::user::{BodyHash, SIGNED_WITHIN_MS};
 
-/// Why a call by a user is not done here: refused, or another node leads.
-pub enum Turned {
-    /// Refused.
-    Away(Refusal),
-    /// To the leader.
-    Elsewhere(NotHere),
-}
-
-impl From<Refusal> for Turned {
-    fn from(refusal: Refusal) -> Turned {
-        Turned::Away(refusal)
-    }
-}
-
-impl From<NotHere> for Turned {
-    fn from(not_here: NotHere) -> Turned {
-        Turned::Elsewhere(not_here)
-    }
+/// The id of a request; a fresh one where it names none.
+pub fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {
+    let Some(value) = request.headers().get(route::REQUEST_ID) else { return Ok(service.fresh_id()) };
+    let text = value.to_str().unwrap_or("(not text)");
+    text.parse().map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("{}: {error}", route::REQUEST_ID)))
 }
 
 /// What the head says, if it says that a user has signed.
@@ -55,7 +43,7 @@ pub fn claim(request: &HttpRequest) -> Result<Option<Claim>, Refusal> {
 }
 
 /// The same, for calls that nobody may make without a signature.
-pub fn claimed(request: &HttpRequest) -> Result<Claim, Refusal> {
+pub fn required_claim(request: &HttpRequest) -> Result<Claim, Refusal> {
     claim(request)?.ok_or_else(|| {
         let detail = format!(
             "{} {} needs a user's signature: `client` signs with the keys that `client register NAME` makes",
@@ -80,12 +68,12 @@ pub fn check_hash(claim: &Claim, body: BodyHash) -> Result<(), Refusal> {
 }
 
 /// A signed body as JSON.
-pub async fn signed_json<T: DeserializeOwned>(
+pub async fn signed_command<T: DeserializeOwned>(
     service: &web::Data<Service>,
     request: &HttpRequest,
     body: &body::Small,
-) -> Result<(Signer, T), Turned> {
-    believed(service, request, body, claimed(request)?).await
+) -> Result<(Authenticated, T), NotHere> {
+    believed(service, request, body, required_claim(request)?).await
 }
 
 /// The same for a question, which no log orders: it must have been signed about now by this node's clock.
@@ -93,8 +81,8 @@ pub async fn signed_question<T: DeserializeOwned>(
     service: &web::Data<Service>,
     request: &HttpRequest,
     body: &body::Small,
-) -> Result<(Signer, T), Turned> {
-    let claim = claimed(request)?;
+) -> Result<(Authenticated, T), NotHere> {
+    let claim = required_claim(request)?;
     check_time(&claim)?;
     believed(service, request, body, claim).await
 }
@@ -104,17 +92,21 @@ async fn believed<T: DeserializeOwned>(
     request: &HttpRequest,
     body: &body::Small,
     claim: Claim,
-) -> Result<(Signer, T), Turned> {
+) -> Result<(Authenticated, T), NotHere> {
     check_body(&claim, &body.0)?;
     // Nothing of it is read before it is known whose it is.
-    let signer = signer(service, request, claim).await?;
+    let signer = authenticated(service, request, claim).await?;
     Ok((signer, json(&body.0)?))
 }
 
 /// Who signed it, if that is true.
-pub async fn signer(service: &web::Data<Service>, request: &HttpRequest, claim: Claim) -> Result<Signer, NotHere> {
+pub async fn authenticated(
+    service: &web::Data<Service>,
+    request: &HttpRequest,
+    claim: Claim,
+) -> Result<Authenticated, NotHere> {
     // Where every call needs a signature it was checked before.
-    let known = request.extensions().get::<Signer>().copied();
+    let known = request.extensions().get::<Authenticated>().copied();
     match known {
         Some(signer) => Ok(signer),
         None => service.rights().authenticate(claim).await,
@@ -139,9 +131,9 @@ pub fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Refusal> {
 }
 
 /// A header as it travels.
-pub fn about(signer: Signer, header: &str) -> Result<About, Refusal> {
+pub fn signed_header(signer: Authenticated, header: &str) -> Result<SignedHeader, Refusal> {
     let header = BASE64_STANDARD.decode(header).map_err(|error| {
         Refusal::new(ProblemCode::BadRequest, format!("the header of the image is not base64: {error}"))
     })?;
-    Ok(About { signer, header })
+    Ok(SignedHeader { signer, header })
 }

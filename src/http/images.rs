@@ -1,5 +1,6 @@
 //! Images in, finished PNGs out.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -12,13 +13,12 @@ use futures::StreamExt;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::caller::{self, Turned};
-use super::kv::elsewhere;
+use super::caller::{self, request_id};
 use super::openapi::OfJobs;
-use super::refusal::{self, Refusal};
+use super::refusal::{self, Refusal, elsewhere};
 use super::rights_service::Claim;
-use super::service::{Done, JobOrder, Reservation, Sending, Service, Work};
-use crate::id::{NodeId, RequestId};
+use super::service::{Done, JobOrder, NotHere, Reservation, Sending, Service, Work};
+use crate::id::{NodeId, RequestId, UserId};
 use crate::image::Terms;
 use crate::protocol::job::{Label, SealForm, route};
 use crate::protocol::problem::{Problem, ProblemCode};
@@ -47,6 +47,9 @@ pub struct SealQuery {
     to: Option<String>,
     /// When these rights end, in milliseconds since 1970.
     expires: Option<u64>,
+    /// Whether views of a lease may be given back.
+    #[serde(default)]
+    leases_returnable: bool,
 }
 
 #[derive(Deserialize, IntoParams)]
@@ -82,41 +85,39 @@ pub async fn seal(
     query: web::Query<SealQuery>,
     body: web::Payload,
 ) -> Result<HttpResponse, Refusal> {
-    let SealQuery { form, name, to, expires } = query.into_inner();
+    let SealQuery { form, name, to, expires, leases_returnable } = query.into_inner();
     if name.len() > NAME_LIMIT || name.chars().any(char::is_control) {
         let detail = format!("the name must have at most {NAME_LIMIT} bytes and no control characters");
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
     }
     let claim = caller::claim(&request)?;
     let terms = match &claim {
-        None if to.is_some() || expires.is_some() => {
+        None if to.is_some() || expires.is_some() || leases_returnable => {
             let detail = "rights are the owner's to give: sign the request, as `client encrypt --owner NAME` does";
             return Err(Refusal::new(ProblemCode::SignatureRefused, detail));
         }
         None => Terms::default(),
-        Some(claim) => match terms(&service, &request, claim, to.as_deref(), expires).await {
-            Ok(terms) => terms,
-            Err(Turned::Away(refusal)) => return Err(refusal),
-            Err(Turned::Elsewhere(not_here)) => return elsewhere(not_here, &request),
+        Some(claim) => match terms(&service, &request, claim, to.as_deref()).await {
+            Ok((owner, rights)) => Terms { owner: Some(owner), rights, expires_at_ms: expires, leases_returnable },
+            Err(not_here) => return elsewhere(not_here, &request),
         },
     };
     perform(&service, &request, Work::Seal { form, name, terms }, claim.as_ref(), body).await
 }
 
-/// What the owner says about who may open the image.
+/// The owner, and who else may open the image how often.
 async fn terms(
     service: &web::Data<Service>,
     request: &HttpRequest,
     claim: &Claim,
     to: Option<&str>,
-    expires: Option<u64>,
-) -> Result<Terms, Turned> {
+) -> Result<(UserId, BTreeMap<UserId, u64>), NotHere> {
     caller::check_time(claim)?;
-    let signer = caller::signer(service, request, claim.clone()).await?;
+    let signer = caller::authenticated(service, request, claim.clone()).await?;
     let named = to.map_or(Ok(Vec::new()), parse_rights);
     let named = named.map_err(|why| Refusal::new(ProblemCode::BadRequest, format!("to={why}")))?;
-    let rights = service.rights().resolve(named).map_err(Refusal::from)?;
-    Ok(Terms { owner: Some(signer.user), rights, expires_at_ms: expires })
+    let rights = service.rights().resolve(named).map_err(NotHere::Refused)?;
+    Ok((signer.user, rights))
 }
 
 /// Label an image
@@ -207,12 +208,6 @@ impl MessageBody for Leaving {
         let length = self.rest.len().min(SLICE_BYTES);
         Poll::Ready((length > 0).then(|| Ok(self.rest.split_to(length))))
     }
-}
-
-pub(super) fn request_id(service: &web::Data<Service>, request: &HttpRequest) -> Result<RequestId, Refusal> {
-    let Some(value) = request.headers().get(route::REQUEST_ID) else { return Ok(service.fresh_id()) };
-    let text = value.to_str().unwrap_or("(not text)");
-    text.parse().map_err(|error| Refusal::new(ProblemCode::BadRequest, format!("{}: {error}", route::REQUEST_ID)))
 }
 
 fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result<u64, Refusal> {

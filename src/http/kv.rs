@@ -1,19 +1,17 @@
 //! The key-value store: reads and writes of the ledger by curl and by `client`.
 
-mod outgoing;
-
-use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use self::outgoing::Outgoing;
 use super::body::{self, Arrivals, LargeJson};
-use super::images::request_id;
+use super::caller::request_id;
 use super::openapi::{OfHashes, OfReads, OfWrites};
-use super::refusal::Refusal;
-use super::service::{Found, Limits, NotHere, Question, Service};
+use super::outgoing::{self, Outgoing};
+use super::refusal::{Refusal, elsewhere};
+use super::service::{Found, Limits, Question, Service};
 use crate::id::RequestId;
 use crate::protocol::kv::{Batch, Item, Listed, OPERATIONS_LIMIT, StateHash, Written, route};
 use crate::protocol::ledger::{Answer, Expectation, KeyValue, KvOperation, RefusedWhy, Write};
@@ -128,7 +126,6 @@ pub async fn get(
     responses((status = 200, description = "A page; `more` says whether there are others behind it", body = Listed), OfReads))]
 pub async fn list(
     service: web::Data<Service>,
-    arrivals: web::Data<Arrivals>,
     request: HttpRequest,
     query: web::Query<ListQuery>,
 ) -> Result<HttpResponse, Refusal> {
@@ -145,9 +142,7 @@ pub async fn list(
             let more = more || fitting < items.len();
             items.truncate(fitting);
             let items = items.into_iter().map(Item::from).collect();
-            let listed = serde_json::to_vec(&Listed { commit, revision, items, more });
-            let listed = listed.map_err(|error| Refusal::new(ProblemCode::Internal, error.to_string()))?;
-            Ok(HttpResponse::Ok().content_type("application/json").body(Outgoing::new(listed.into(), &arrivals)?))
+            outgoing::json(&Listed { commit, revision, items, more }, &request)
         }
         Err(not_here) => elsewhere(not_here, &request),
     }
@@ -251,7 +246,7 @@ pub async fn batch(
     responses((status = 200, description = "How much, and its BLAKE3-256", body = StateHash), OfHashes))]
 pub async fn hash(service: web::Data<Service>) -> Result<HttpResponse, Refusal> {
     let (commit, hash) = service.state_hash().await?;
-    let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    let hash = HEXLOWER.encode(&hash);
     Ok(HttpResponse::Ok().json(StateHash { commit, hash }))
 }
 
@@ -322,20 +317,4 @@ fn key_of(request: &HttpRequest, limits: &Limits) -> Result<Bytes, Refusal> {
     })?;
     check_key(key.as_bytes(), limits)?;
     Ok(Bytes::copy_from_slice(key.as_bytes()))
-}
-
-/// Sends the caller on to the leader, or tells why nobody can answer.
-pub(super) fn elsewhere(not_here: NotHere, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
-    match not_here {
-        NotHere::Refused(problem) => Err(problem.into()),
-        NotHere::Leader { node, base } => {
-            let there = format!("{base}{}", request.uri());
-            let detail = format!("node {node} leads: ask {there}");
-            let problem = Problem { leader: Some(base), ..Problem::new(ProblemCode::NotLeader, detail) };
-            Ok(HttpResponse::TemporaryRedirect()
-                .insert_header((LOCATION, there))
-                .content_type("application/problem+json")
-                .body(serde_json::to_vec(&problem).unwrap_or_default()))
-        }
-    }
 }

@@ -3,9 +3,8 @@
 use actix_web::{HttpRequest, HttpResponse, web};
 
 use super::body::Json;
-use super::kv::elsewhere;
 use super::openapi::{Always, OfChanges};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, elsewhere};
 use super::service::Service;
 use crate::protocol::membership::{ChangeRequest, Changed, Members, route};
 

@@ -10,6 +10,7 @@ mod images;
 mod kv;
 mod members;
 mod openapi;
+mod outgoing;
 mod own;
 mod refusal;
 mod rights_service;
@@ -30,7 +31,7 @@ use actix_web::{App, HttpServer, web};
 
 pub use access::Access;
 pub use openapi::openapi_json;
-pub use rights_service::{About, Called, Claim, RightsService, Signer, WhichUsers};
+pub use rights_service::{Authenticated, Called, Claim, RightsService, SignedHeader, WhichUsers};
 pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, Sending, Service, Work};
 
 pub use tls::server_config;

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use actix_web::error::{JsonPayloadError, PayloadError, QueryPayloadError};
 use actix_web::http::StatusCode;
-use actix_web::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use actix_web::http::header::{CONTENT_TYPE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE};
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 
+use super::outgoing;
+use super::service::NotHere;
 use crate::protocol::job::route;
 use crate::protocol::problem::{Problem, ProblemCode};
 
@@ -25,6 +27,12 @@ impl Refusal {
 impl From<Problem> for Refusal {
     fn from(problem: Problem) -> Self {
         Refusal(problem)
+    }
+}
+
+impl From<Refusal> for NotHere {
+    fn from(Refusal(problem): Refusal) -> Self {
+        NotHere::Refused(problem)
     }
 }
 
@@ -49,6 +57,30 @@ impl ResponseError for Refusal {
             response.insert_header((WWW_AUTHENTICATE, "Bearer"));
         }
         response.body(serde_json::to_vec(&self.0).unwrap_or_default())
+    }
+}
+
+/// Sends the caller on to the leader, or tells why nobody can answer.
+pub fn elsewhere(not_here: NotHere, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
+    match not_here {
+        NotHere::Refused(problem) => Err(problem.into()),
+        NotHere::Leader { node, base } => {
+            let there = format!("{base}{}", request.uri());
+            let detail = format!("node {node} leads: ask {there}");
+            let problem = Problem { leader: Some(base), ..Problem::new(ProblemCode::NotLeader, detail) };
+            Ok(HttpResponse::TemporaryRedirect()
+                .insert_header((LOCATION, there))
+                .content_type("application/problem+json")
+                .body(serde_json::to_vec(&problem).unwrap_or_default()))
+        }
+    }
+}
+
+/// Answers as JSON, refuses, or sends to the leader.
+pub fn answer<T: serde::Serialize>(result: Result<T, NotHere>, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
+    match result {
+        Ok(answer) => outgoing::json(&answer, request),
+        Err(not_here) => elsewhere(not_here, request),
     }
 }
 

@@ -30,7 +30,7 @@ pub struct Claim {
 
 /// Whose signature a node has checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Signer {
+pub struct Authenticated {
     /// The user.
     pub user: UserId,
     /// What of the signature goes into the log, where it is compared with the keys and the clock of that moment.
@@ -46,15 +46,15 @@ pub enum WhichUsers {
     Named(String),
     /// This one.
     Id(UserId),
-    /// All behind one, in the order of their ids.
-    After(Option<UserId>, usize),
+    /// Those behind one, in the order of their ids: a page of them.
+    After(Option<UserId>),
 }
 
 /// What is asked about an image that somebody has.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct SignedHeader {
     /// Who asks.
-    pub signer: Signer,
+    pub signer: Authenticated,
     /// The image's header.
     pub header: Vec<u8>,
 }
@@ -67,11 +67,11 @@ pub trait RightsService: Send + Sync + 'static {
     /// What a client must know before it can sign.
     fn identity(&self) -> Result<ClusterIdentity, Problem>;
     /// Checks a signature.
-    fn authenticate(&self, claim: Claim) -> Called<Signer>;
+    fn authenticate(&self, claim: Claim) -> Called<Authenticated>;
     /// Makes somebody a user, who has signed with the keys in the body.
     fn register(&self, claim: Claim, registration: Registration) -> Called<UserChanged>;
     /// Puts other keys in the place of the signer's.
-    fn rotate(&self, signer: Signer, to: UserKeys) -> Called<UserChanged>;
+    fn rotate(&self, signer: Authenticated, to: UserKeys) -> Called<UserChanged>;
     /// Makes an invitation.
     fn invite(&self, id: RequestId, for_ms: u64) -> Called<Invitation>;
     /// Ends a user.
@@ -81,11 +81,11 @@ pub trait RightsService: Send + Sync + 'static {
     /// Names and ids as ids, from what this node knows: sealing needs no quorum.
     fn resolve(&self, rights: Vec<(String, u64)>) -> Result<BTreeMap<UserId, u64>, Problem>;
     /// Spends, grants, revokes.
-    fn act(&self, about: About, action: ImageAction) -> Called<RightsAnswer>;
+    fn act(&self, about: SignedHeader, action: ImageAction) -> Called<RightsAnswer>;
     /// Looks at an image's rights, and at what was done with them behind that number.
-    fn look(&self, about: About, after: u64) -> Called<Look>;
+    fn look(&self, about: SignedHeader, after: u64) -> Called<Look>;
     /// The signer's own images behind one.
-    fn images(&self, signer: Signer, after: Option<ImageId>) -> Called<Images>;
+    fn images(&self, signer: Authenticated, after: Option<ImageId>) -> Called<Images>;
     /// Wraps for a client that seals by itself.
-    fn wrap(&self, signer: Signer, request: HeaderRequest) -> Called<HeaderAnswer>;
+    fn wrap(&self, signer: Authenticated, request: HeaderRequest) -> Called<HeaderAnswer>;
 }

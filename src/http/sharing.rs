@@ -7,9 +7,8 @@ use utoipa::IntoParams;
 use super::body;
 use super::caller;
 use super::openapi::{OfSignedReads, OfSignedWrites};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, answer};
 use super::service::Service;
-use super::users::answer;
 use crate::id::{ImageId, RequestId};
 use crate::protocol::sharing::{
     HeaderAnswer, HeaderRequest, Images, Look, LookRequest, RightsAnswer, RightsRequest, route,
@@ -37,8 +36,8 @@ pub async fn rights(
     body: body::Small,
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
-        let (signer, RightsRequest { header, action }) = caller::signed_json(&service, &request, &body).await?;
-        Ok(service.rights().act(caller::about(signer, &header)?, action).await?)
+        let (signer, RightsRequest { header, action }) = caller::signed_command(&service, &request, &body).await?;
+        service.rights().act(caller::signed_header(signer, &header)?, action).await
     };
     answer(result.await, &request)
 }
@@ -57,7 +56,7 @@ pub async fn look(
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
         let (signer, LookRequest { header, after }) = caller::signed_question(&service, &request, &body).await?;
-        Ok(service.rights().look(caller::about(signer, &header)?, after).await?)
+        service.rights().look(caller::signed_header(signer, &header)?, after).await
     };
     answer(result.await, &request)
 }
@@ -75,11 +74,11 @@ pub async fn images(
     query: web::Query<ImagesQuery>,
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
-        let claim = caller::claimed(&request)?;
+        let claim = caller::required_claim(&request)?;
         caller::check_body(&claim, &[])?;
         caller::check_time(&claim)?;
-        let signer = caller::signer(&service, &request, claim).await?;
-        Ok(service.rights().images(signer, query.after).await?)
+        let signer = caller::authenticated(&service, &request, claim).await?;
+        service.rights().images(signer, query.after).await
     };
     answer(result.await, &request)
 }
@@ -98,7 +97,7 @@ pub async fn header(
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
         let (signer, asked) = caller::signed_question::<HeaderRequest>(&service, &request, &body).await?;
-        Ok(service.rights().wrap(signer, asked).await?)
+        service.rights().wrap(signer, asked).await
     };
     answer(result.await, &request)
 }

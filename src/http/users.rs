@@ -5,11 +5,9 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::body;
-use super::caller::{self, Turned};
-use super::images::request_id;
-use super::kv::elsewhere;
+use super::caller::{self, request_id};
 use super::openapi::{OfReads, OfSignedWrites, OfWrites};
-use super::refusal::Refusal;
+use super::refusal::{Refusal, answer};
 use super::rights_service::WhichUsers;
 use super::service::Service;
 use crate::id::{RequestId, UserId};
@@ -18,9 +16,6 @@ use crate::protocol::sharing::{
     ClusterIdentity, Invitation, InvitationRequest, Registration, Rotation, UserChanged, Users, route,
 };
 use crate::protocol::user::check_name;
-
-/// Users in one list at most, and if the query names no number.
-const LIST_LIMIT: usize = 1000;
 
 /// The longest that an invitation may be open, in milliseconds: a year.
 const INVITATION_LIMIT_MS: u64 = 365 * 24 * 3_600_000;
@@ -35,18 +30,6 @@ pub struct UsersQuery {
     id: Option<UserId>,
     /// Users behind this one.
     after: Option<UserId>,
-}
-
-/// Answers, refuses, or sends to the leader.
-pub(super) fn answer<T: serde::Serialize>(
-    result: Result<T, Turned>,
-    request: &HttpRequest,
-) -> Result<HttpResponse, Refusal> {
-    match result {
-        Ok(answer) => Ok(HttpResponse::Ok().json(answer)),
-        Err(Turned::Away(refusal)) => Err(refusal),
-        Err(Turned::Elsewhere(not_here)) => elsewhere(not_here, request),
-    }
 }
 
 /// What a client must know before it can sign
@@ -68,10 +51,10 @@ pub async fn list(
     let which = match query.into_inner() {
         UsersQuery { name: Some(name), id: None, after: None } => WhichUsers::Named(name),
         UsersQuery { name: None, id: Some(id), after: None } => WhichUsers::Id(id),
-        UsersQuery { name: None, id: None, after } => WhichUsers::After(after, LIST_LIMIT),
+        UsersQuery { name: None, id: None, after } => WhichUsers::After(after),
         _ => return Err(Refusal::new(ProblemCode::BadRequest, "give at most one of name=, id= and after=")),
     };
-    answer(service.rights().users(which).await.map_err(Turned::from), &request)
+    answer(service.rights().users(which).await, &request)
 }
 
 /// Become a user
@@ -86,11 +69,11 @@ pub async fn register(
     request: HttpRequest,
     body: body::Small,
 ) -> Result<HttpResponse, Refusal> {
-    let claim = caller::claimed(&request)?;
+    let claim = caller::required_claim(&request)?;
     caller::check_body(&claim, &body.0)?;
     let registration: Registration = caller::json(&body.0)?;
     check_name(&registration.name).map_err(|why| Refusal::new(ProblemCode::BadRequest, why))?;
-    answer(service.rights().register(claim, registration).await.map_err(Turned::from), &request)
+    answer(service.rights().register(claim, registration).await, &request)
 }
 
 /// Put other keys in the place of one's own
@@ -106,8 +89,8 @@ pub async fn rotate(
     body: body::Small,
 ) -> Result<HttpResponse, Refusal> {
     let result = async {
-        let (signer, Rotation { to }) = caller::signed_json(&service, &request, &body).await?;
-        Ok(service.rights().rotate(signer, to).await?)
+        let (signer, Rotation { to }) = caller::signed_command(&service, &request, &body).await?;
+        service.rights().rotate(signer, to).await
     };
     answer(result.await, &request)
 }
@@ -128,7 +111,7 @@ pub async fn invite(
         return Err(Refusal::new(ProblemCode::BadRequest, detail));
     }
     let id = request_id(&service, &request)?;
-    answer(service.rights().invite(id, for_ms).await.map_err(Turned::from), &request)
+    answer(service.rights().invite(id, for_ms).await, &request)
 }
 
 /// Expel a user
@@ -148,5 +131,5 @@ pub async fn expel(
 ) -> Result<HttpResponse, Refusal> {
     let user = user.parse().map_err(|why: String| Refusal::new(ProblemCode::BadRequest, why))?;
     let id = request_id(&service, &request)?;
-    answer(service.rights().expel(id, user).await.map_err(Turned::from), &request)
+    answer(service.rights().expel(id, user).await, &request)
 }

@@ -3,9 +3,8 @@
 
 use std::fmt;
 
+use aws_lc_rs::agreement::{PrivateKey, X25519};
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
-use hpke::kem::X25519HkdfSha256;
-use hpke::{Deserializable, Kem, Serializable};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::protocol::user::{PublicKey, UserKeys};
@@ -51,10 +50,9 @@ impl UserSecret {
 
     /// The public halves.
     pub fn public(&self) -> UserKeys {
-        let (mut signing, mut agreement) = ([0; 32], [0; 32]);
+        let mut signing = [0; 32];
         signing.copy_from_slice(self.pair().public_key().as_ref());
-        X25519HkdfSha256::sk_to_pk(&self.opening_key()).write_exact(&mut agreement);
-        UserKeys { signing: PublicKey(signing), agreement: PublicKey(agreement) }
+        UserKeys { signing: PublicKey(signing), agreement: PublicKey::of_agreement(&self.agreement) }
     }
 
     /// Signs.
@@ -67,12 +65,19 @@ impl UserSecret {
         Ed25519KeyPair::from_seed_unchecked(&self.signing).expect("any 32 bytes are a seed")
     }
 
-    pub(super) fn opening_key(&self) -> <X25519HkdfSha256 as Kem>::PrivateKey {
-        <X25519HkdfSha256 as Kem>::PrivateKey::from_bytes(&self.agreement).expect("any 32 bytes are an X25519 key")
+    pub(super) fn opening_key(&self) -> &[u8; 32] {
+        &self.agreement
     }
 }
 
 impl PublicKey {
+    /// The public half of a secret X25519 key.
+    pub(super) fn of_agreement(secret: &[u8; 32]) -> PublicKey {
+        let secret = PrivateKey::from_private_key(&X25519, secret).expect("any 32 bytes are an X25519 key");
+        let public = secret.compute_public_key().expect("an X25519 key has a public half");
+        PublicKey(public.as_ref().try_into().expect("which has 32 bytes"))
+    }
+
     /// Whether the owner of this key has signed the message.
     pub fn has_signed(&self, message: &[u8], signature: &Signature) -> bool {
         UnparsedPublicKey::new(&ED25519, &self.0).verify(message, signature).is_ok()

@@ -5,7 +5,7 @@ use crate::image::keys::ClusterKey;
 use crate::image::limits::Limits;
 use crate::image::scratch::Scratch;
 use crate::image::seal::{SealKeys, SealOptions, seal};
-use crate::image::unseal::{Opened, unseal};
+use crate::image::unseal::{Unsealed, unseal};
 
 /// Seals a picture with the default options: unowned, compact, under the Access Denied banner. See [`seal`].
 ///
@@ -19,6 +19,6 @@ pub fn encrypt_image(original: &[u8], name: &str, keys: &SealKeys, limits: &Limi
 ///
 /// # Errors
 /// As [`unseal`].
-pub fn decrypt_image(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<Opened, ImageError> {
+pub fn decrypt_image(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<Unsealed, ImageError> {
     unseal(png, cluster_key, limits)
 }

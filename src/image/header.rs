@@ -23,6 +23,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{self, HKDF_SHA256, Salt};
 use serde::Serialize;
 
+use crate::id::ImageId;
 use crate::image::error::ImageError;
 use crate::image::keys::{ClusterId, ClusterKey, ImageNonce, KeyId, UserId};
 use crate::image::limits::Limits;
@@ -75,6 +76,8 @@ pub struct Terms {
     pub rights: BTreeMap<UserId, u64>,
     /// When the rights end, in milliseconds since 1970.
     pub expires_at_ms: Option<u64>,
+    /// Whether views of a lease may be given back.
+    pub leases_returnable: bool,
 }
 
 /// What a wrap holds.
@@ -138,9 +141,14 @@ impl Header {
         Ok(Header { public, bytes: bytes.to_vec() })
     }
 
-    /// The whole header as it stands in the file; its BLAKE3-256 names the image.
+    /// The whole header as it stands in the file.
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// The name of the image: BLAKE3-256 of the whole header.
+    pub fn image_id(&self) -> ImageId {
+        ImageId(*blake3::hash(&self.bytes).as_bytes())
     }
 
     /// Opens the wrap.
@@ -163,7 +171,7 @@ impl Header {
     /// Key and nonce of the payload: HKDF-SHA256(data key, salt = BLAKE3-256 of this header). A data key that two headers hold
     /// therefore never repeats a key.
     pub(crate) fn payload_key(&self, data_key: &DataKey) -> (LessSafeKey, Nonce) {
-        derive(&data_key.0, blake3::hash(&self.bytes).as_bytes(), b"image-cloud payload v1")
+        derive(&data_key.0, &self.image_id().0, b"image-cloud payload v1")
     }
 }
 
@@ -221,12 +229,13 @@ impl Wrap {
     /// # Errors
     /// [`ImageError::TooManyRights`], [`ImageError::NameTooLong`].
     pub fn to_bytes(&self) -> Result<Vec<u8>, ImageError> {
-        let Terms { owner, rights, expires_at_ms } = &self.terms;
+        let Terms { owner, rights, expires_at_ms, leases_returnable } = &self.terms;
         if rights.len() > MOST_RIGHTS {
             return Err(ImageError::TooManyRights { have: rights.len(), limit: MOST_RIGHTS });
         }
         let mut bytes = self.data_key.0.to_vec();
-        bytes.push(u8::from(owner.is_some()) | u8::from(expires_at_ms.is_some()) << 1);
+        let flags = [owner.is_some(), expires_at_ms.is_some(), *leases_returnable];
+        bytes.push(flags.iter().rev().fold(0, |byte, flag| byte << 1 | u8::from(*flag)));
         bytes.extend(owner.iter().flat_map(|user| user.0));
         bytes.extend(expires_at_ms.iter().flat_map(|time| time.to_be_bytes()));
         bytes.push(rights.len() as u8);
@@ -247,11 +256,12 @@ impl Wrap {
         let mut reader = Reader(bytes);
         let data_key = DataKey(reader.take()?);
         let [flags] = reader.take()?;
-        if flags > 3 {
+        if flags > 7 {
             return None;
         }
         let owner = if flags & 1 == 1 { Some(UserId(reader.take()?)) } else { None };
         let expires_at_ms = if flags & 2 == 2 { Some(u64::from_be_bytes(reader.take()?)) } else { None };
+        let leases_returnable = flags & 4 == 4;
         let [count] = reader.take()?;
         let mut rights = BTreeMap::new();
         for _ in 0..count {
@@ -260,7 +270,8 @@ impl Wrap {
         let media_type = reader.text()?;
         let name = reader.text()?;
         let complete = reader.0.is_empty() && rights.len() == usize::from(count) && rights.len() <= MOST_RIGHTS;
-        complete.then_some(Wrap { data_key, terms: Terms { owner, rights, expires_at_ms }, media_type, name })
+        let terms = Terms { owner, rights, expires_at_ms, leases_returnable };
+        complete.then_some(Wrap { data_key, terms, media_type, name })
     }
 }
 

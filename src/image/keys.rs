@@ -92,7 +92,7 @@ impl From<ClusterKey> for KeyRing {
 
 hexadecimal_id!(
     /// The 32 random bytes of one wrap; public.
-    ImageNonce, 32, "an image nonce"
+    ImageNonce, 32, "an image nonce", "^[0-9A-Fa-f]{64}$"
 );
 
 #[cfg(test)]

@@ -64,8 +64,12 @@ pub fn label(
         return Err(ImageError::LabelTooLong { have, limit });
     }
     let probe = still_picture(file, limits)?;
-    // Refuse before decoding what no transparency can make fit.
-    check_fits(&json, u64::from(probe.width) * u64::from(probe.height) * u64::from(colour_samples(probe.channels)))?;
+    // Refuse before decoding what no transparency can make fit, and what nobody could read again.
+    let samples = u64::from(probe.width) * u64::from(probe.height) * u64::from(colour_samples(probe.channels));
+    check_fits(&json, samples)?;
+    if form == SealForm::Stored {
+        limits.check_labelled(samples)?;
+    }
     let message = message(&json);
     if let Some(written) = spliced(file, &probe, &message, scratch) {
         return Ok(written);
@@ -74,7 +78,9 @@ pub fn label(
     let embedded = embed(&mut decoded, &json);
     let written = embedded.map(|()| encode(decoded.picture(), &decoded.colour_chunks, form, scratch));
     scratch.give_back(decoded.samples);
-    written
+    let written = written?;
+    limits.check_labelled(written.len() as u64)?;
+    Ok(written)
 }
 
 /// What is embedded: the length and the JSON.
@@ -116,7 +122,7 @@ fn spliced(file: &[u8], probe: &Probe, message: &[u8], scratch: &mut Scratch) ->
 /// # Errors
 /// As [`probe`]; [`ImageError::NoLabel`] if the samples hold no valid one.
 pub fn read_label(png: &[u8], limits: &Limits) -> Result<Label, ImageError> {
-    limits.check_labelled(png.len())?;
+    limits.check_labelled(png.len() as u64)?;
     let probe = probe(png, limits)?;
     if probe.format != Format::Png {
         return Err(ImageError::NoLabel);

@@ -53,8 +53,8 @@ impl Limits {
     }
 
     /// A labelled picture may be as large as a sealed one: stored, it is as large as its pixels.
-    pub(crate) fn check_labelled(&self, bytes: usize) -> Result<(), ImageError> {
-        check("labelled picture", bytes as u64, self.file_bytes())
+    pub(crate) fn check_labelled(&self, bytes: u64) -> Result<(), ImageError> {
+        check("labelled picture", bytes, self.file_bytes())
     }
 
     pub(crate) fn check_pixels(&self, width: u32, height: u32) -> Result<(), ImageError> {

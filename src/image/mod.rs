@@ -50,4 +50,4 @@ pub use limits::Limits;
 pub use probe::{Format, Probe, probe};
 pub use scratch::Scratch;
 pub use seal::{SealKeys, SealOptions, seal, seal_under, sealing_bytes};
-pub use unseal::{Inspection, Opened, header_of, inspect, unseal, unseal_under, unseal_with};
+pub use unseal::{Inspection, Unsealed, header_of, inspect, unseal, unseal_under, unseal_with};

@@ -15,7 +15,7 @@ use crate::protocol::job::SealForm;
 
 /// What a seal held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Opened {
+pub struct Unsealed {
     /// The original, bit for bit.
     pub original: Vec<u8>,
     /// Its file name: never a path.
@@ -47,7 +47,7 @@ pub struct Inspection {
 /// # Errors
 /// [`ImageError::NotSealed`], [`ImageError::ChangedCopy`], [`ImageError::WrongVersion`], [`ImageError::WrongKey`], [`ImageError::Tampered`],
 /// [`ImageError::Damaged`], [`ImageError::Truncated`], [`ImageError::TooLarge`], [`ImageError::TooManyPixels`].
-pub fn unseal(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<Opened, ImageError> {
+pub fn unseal(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<Unsealed, ImageError> {
     unseal_as(png, limits, |header| header.open(cluster_key))
 }
 
@@ -55,7 +55,7 @@ pub fn unseal(png: &[u8], cluster_key: &ClusterKey, limits: &Limits) -> Result<O
 ///
 /// # Errors
 /// As [`unseal`], and [`ImageError::RetiredKey`].
-pub fn unseal_under(png: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Opened, ImageError> {
+pub fn unseal_under(png: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Unsealed, ImageError> {
     unseal_as(png, limits, |header| keys.open(header))
 }
 
@@ -63,11 +63,11 @@ fn unseal_as(
     png: &[u8],
     limits: &Limits,
     open: impl Fn(&Header) -> Result<Wrap, ImageError>,
-) -> Result<Opened, ImageError> {
+) -> Result<Unsealed, ImageError> {
     let sealed = Sealed::find(png, limits)?;
     let wrap = sealed.checked(open(&sealed.header))?;
     let original = sealed.open(&wrap.data_key, limits)?;
-    Ok(Opened { original, name: file_name(&wrap.name), media_type: wrap.media_type, terms: wrap.terms })
+    Ok(Unsealed { original, name: file_name(&wrap.name), media_type: wrap.media_type, terms: wrap.terms })
 }
 
 /// Opens a seal with its data key, for whoever was given that.

@@ -5,16 +5,16 @@ use std::path::Path;
 
 use super::options::NodeError;
 use crate::config::secrets::NODE_YEARS;
-use crate::config::secrets::bundles::{self, Bundles, Purpose};
+use crate::config::secrets::bundles::{self, Bundles, Occasion};
 use crate::config::{ClusterConfig, ConfiguredNode};
 
 /// Makes the bundles in `out`; says in plain words what was made and what to copy where.
 ///
 /// # Errors
 /// They cannot be made.
-pub fn init(config: &ClusterConfig, out: &Path, purpose: Purpose) -> Result<String, NodeError> {
-    let bundles = bundles::make(out, &config.nodes, purpose)?;
-    Ok(instructions(config, &bundles, purpose))
+pub fn init(config: &ClusterConfig, out: &Path, occasion: Occasion) -> Result<String, NodeError> {
+    let bundles = bundles::make(out, &config.nodes, occasion)?;
+    Ok(instructions(config, &bundles, occasion))
 }
 
 /// Makes the bundle of one node that comes to the cluster whose secrets are in `out`; says what to do with it.
@@ -22,7 +22,7 @@ pub fn init(config: &ClusterConfig, out: &Path, purpose: Purpose) -> Result<Stri
 /// # Errors
 /// It cannot be made.
 pub fn add(node: &ConfiguredNode, out: &Path) -> Result<String, NodeError> {
-    let bundles = bundles::make(out, std::slice::from_ref(node), Purpose::Add)?;
+    let bundles = bundles::make(out, std::slice::from_ref(node), Occasion::Add)?;
     let (id, http) = (node.id, node.http);
     let path = bundles.nodes.first().map(|(_, path)| path.clone()).unwrap_or_default();
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -37,15 +37,15 @@ pub fn add(node: &ConfiguredNode, out: &Path) -> Result<String, NodeError> {
     ))
 }
 
-fn instructions(config: &ClusterConfig, bundles: &Bundles, purpose: Purpose) -> String {
+fn instructions(config: &ClusterConfig, bundles: &Bundles, occasion: Occasion) -> String {
     let mut text = String::new();
     let mut line = |words: String| {
         let _ = writeln!(text, "{words}");
     };
     let operator = bundles.operator.display();
-    match purpose {
-        Purpose::Create => line(format!("Made the secrets of a new cluster of {} nodes.", bundles.nodes.len())),
-        Purpose::Renew | Purpose::Add => line(format!(
+    match occasion {
+        Occasion::Create => line(format!("Made the secrets of a new cluster of {} nodes.", bundles.nodes.len())),
+        Occasion::Renew | Occasion::Add => line(format!(
             "Made new certificates for {} nodes; cluster key, authority and admin token are the same as before.",
             bundles.nodes.len()
         )),
@@ -90,13 +90,13 @@ mod tests {
     fn it_says_what_to_copy_where_and_what_stays() {
         let home = tempfile::tempdir().unwrap();
         let out = home.path().join("secrets");
-        let text = init(&ClusterConfig::default(), &out, Purpose::Create).unwrap();
+        let text = init(&ClusterConfig::default(), &out, Occasion::Create).unwrap();
         for word in
             ["node-1  to the machine of node 1", "--secrets node-3", "operator stays with you", "5 years", "loopback"]
         {
             assert!(text.contains(word), "{word:?} is missing in {text}");
         }
-        let text = init(&ClusterConfig::default(), &out, Purpose::Renew).unwrap();
+        let text = init(&ClusterConfig::default(), &out, Occasion::Renew).unwrap();
         assert!(text.contains("new certificates"), "{text}");
 
         let four = ConfiguredNode { id: crate::id::NodeId(4), http: "10.0.0.4:8001".parse().unwrap(), peer: None };

@@ -55,7 +55,7 @@ pub fn retire(place: &KeyPlace, id: KeyId) -> Result<String, NodeError> {
         Retirement::Before => format!("The cluster key {id} was retired before.\n"),
     };
     // Copies may be missing even so: a repeated command ends what an interrupted one began.
-    text += &give_to_nodes(place, "it still opens images under the retired key")?;
+    text += &give_to_nodes(place, "it still opens images under the retired key, and locks new ones under its own")?;
     Ok(text)
 }
 
@@ -119,7 +119,7 @@ fn date(unix_ms: u64) -> String {
 mod tests {
     use super::*;
     use crate::config::ClusterConfig;
-    use crate::config::secrets::bundles::Purpose;
+    use crate::config::secrets::bundles::Occasion;
     use crate::config::secrets::{of_bundle, read_cluster_keys};
 
     #[test]
@@ -127,7 +127,7 @@ mod tests {
         let home = tempfile::tempdir().unwrap();
         let out = home.path().join("secrets");
         let nodes = ClusterConfig::default().nodes;
-        bundles::make(&out, &nodes, Purpose::Create).unwrap();
+        bundles::make(&out, &nodes, Occasion::Create).unwrap();
         let first = of_bundle(&out.join("node-2"), crate::id::NodeId(2)).unwrap().cluster_key;
         let place = KeyPlace::Bundles(out.clone());
         let text = rotate(&place).unwrap();
@@ -147,7 +147,7 @@ mod tests {
         assert!(retire(&place, keys.current.id()).unwrap_err().is_usage());
 
         // A bundle that is made later has them too.
-        bundles::make(&out, &nodes[..1], Purpose::Add).unwrap();
+        bundles::make(&out, &nodes[..1], Occasion::Add).unwrap();
         assert!(out.join("node-1/old-keys.toml").exists());
         let text = list(&place).unwrap();
         let lines: Vec<&str> = text.lines().collect();

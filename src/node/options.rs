@@ -61,7 +61,7 @@ pub enum NodeError {
     },
     /// Data would be deleted.
     #[error(
-        "this would delete {path} ({bytes} bytes): the log, the snapshots and the vote of node {id}, which nothing brings back;          to do so, add --yes"
+        "this would delete {path} ({bytes} bytes): the log, the snapshots and the vote of node {id}, which nothing brings back; to do so, add --yes"
     )]
     NotConfirmed {
         /// The node.

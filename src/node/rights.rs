@@ -10,27 +10,35 @@ use futures::FutureExt;
 
 use super::ledger::Ledger;
 use super::worker::{Tools, random_bytes};
-use crate::http::{About, Called, Claim, NotHere, RightsService, Signer, WhichUsers};
+use crate::http::{Authenticated, Called, Claim, NotHere, RightsService, SignedHeader, WhichUsers};
 use crate::id::{ClusterId, ImageId, RequestId, UserId};
-use crate::identity::{self, ClusterReader, Purpose, Released, SignedRequest};
+use crate::identity::{self, ClusterReader, Released, SealedFor, SignedRequest};
 use crate::image::{self, DataKey, Header, ImageNonce, Terms, Wrap};
 use crate::protocol::codec;
 use crate::protocol::ledger::{Answer, Caller, Done, RefusedWhy, Request, Write};
 use crate::protocol::problem::{Problem, ProblemCode};
-use crate::protocol::rights::{ImageAction, ImageCommand, ImageRecord, MOST_RIGHTS, MOST_VIEWS, Right, WrapTerms};
+use crate::protocol::rights::{ImageAction, ImageCommand, ImageRecord, WrapTerms, check_rights};
 use crate::protocol::sharing::{
-    ClusterIdentity, HeaderAnswer, HeaderRequest, Images, Invitation, Look, Owned, OwnedImage, Registration,
+    ClusterIdentity, HeaderAnswer, HeaderRequest, Images, Invitation, Look, OwnedImage, OwnersLook, Registration,
     RightsAnswer, UserChanged, Users,
 };
-use crate::protocol::user::{Admission, Date, InvitationId, PublicKey, Signed, User, UserCommand, UserKeys};
+use crate::protocol::user::{
+    Admission, Date, InvitationId, PublicKey, SIGNED_WITHIN_MS, Signed, User, UserCommand, UserKeys,
+};
 use crate::raft::{ProposeError, Written};
 use crate::time;
+
+/// Users in one answer at most.
+const USERS_LIMIT: usize = 1000;
 
 /// Images in one answer at most.
 const IMAGES_LIMIT: usize = 200;
 
 /// Audit entries in one answer at most.
 const AUDIT_LIMIT: usize = 1000;
+
+/// A signature from so far off this node's clock goes no further, in milliseconds: ten minutes.
+const FAR_OFF_MS: u64 = 5 * SIGNED_WITHIN_MS;
 
 /// Cluster keys to which a client may have sealed: the present one, and others while a rotation spreads.
 const READERS: usize = 4;
@@ -43,7 +51,7 @@ const LEASE_LIMIT_MS: u64 = 365 * 24 * 3_600_000;
 
 /// Users and images at this node. Clones share them.
 #[derive(Clone)]
-pub struct Rights {
+pub struct RightsDesk {
     /// Where commands go, and where they are read.
     pub ledger: Ledger,
     /// The cluster's key and name.
@@ -74,7 +82,8 @@ fn not_done(why: RefusedWhy, id: RequestId) -> NotHere {
         | RefusedWhy::NoneLeft
         | RefusedWhy::RightRevoked
         | RefusedWhy::Expired
-        | RefusedWhy::NotTheOwner => ProblemCode::Denied,
+        | RefusedWhy::NotTheOwner
+        | RefusedWhy::NotAnAdministrator => ProblemCode::Denied,
         RefusedWhy::NoSuchUser | RefusedWhy::NotNamed => ProblemCode::NotFound,
         _ => ProblemCode::Conflict,
     };
@@ -86,13 +95,13 @@ fn random<const N: usize>() -> Result<[u8; N], NotHere> {
 }
 
 /// A header that belongs to this cluster, and what its wrap says.
-struct Opened {
+struct OpenedHeader {
     image: ImageId,
     terms: WrapTerms,
     wrap: Wrap,
 }
 
-impl Rights {
+impl RightsDesk {
     fn cluster(&self) -> Result<ClusterId, Problem> {
         self.tools.cluster_id.get().copied().ok_or_else(|| {
             let detail = "this node has not learned the cluster id yet: it checks signatures after the first election";
@@ -149,7 +158,7 @@ impl Rights {
         }
     }
 
-    fn check_signature(&self, claim: &Claim, key: &PublicKey) -> Result<Signer, NotHere> {
+    fn check_signature(&self, claim: &Claim, key: &PublicKey) -> Result<Authenticated, NotHere> {
         let cluster = self.cluster().map_err(NotHere::Refused)?;
         let Claim { authorization, id, method, path } = claim;
         let identity::Authorization { user, key: key_id, at, body, signature } = *authorization;
@@ -158,11 +167,16 @@ impl Rights {
             let detail = "the signature does not fit the request: it was made for another request, another cluster, or with other keys";
             return Err(refused(ProblemCode::SignatureRefused, detail));
         }
-        Ok(Signer { user, signed: Signed { key: key_id, at }, id: *id })
+        // The leader's clock decides. What no clock that is nearly right could let pass is not worth an entry of the log.
+        let now = Date(time::unix_millis());
+        if at.0.abs_diff(now.0) > FAR_OFF_MS {
+            return Err(not_done(RefusedWhy::NotOfThisTime { now_unix_ms: now.0 }, *id));
+        }
+        Ok(Authenticated { user, signed: Signed { key: key_id, at }, id: *id })
     }
 
     /// Opens a header, and refuses one that belongs elsewhere before anything is proposed.
-    fn open(&self, header: &[u8]) -> Result<Opened, NotHere> {
+    fn open(&self, header: &[u8]) -> Result<OpenedHeader, NotHere> {
         let cluster = self.cluster().map_err(NotHere::Refused)?;
         let wrong = |error: image::ImageError| NotHere::Refused(error.problem());
         let read = Header::read(header, &self.tools.limits).map_err(wrong)?;
@@ -174,17 +188,17 @@ impl Rights {
             return Err(refused(ProblemCode::WrongCluster, detail));
         }
         let wrap = self.tools.keys.ring().open(&read).map_err(wrong)?;
-        let Terms { owner, rights, expires_at_ms } = wrap.terms.clone();
+        let Terms { owner, rights, expires_at_ms, leases_returnable } = wrap.terms.clone();
         let Some(owner) = owner else {
             let detail = "this image has no owner: it opens only where the cluster's key is, with `client decrypt`";
             return Err(refused(ProblemCode::Denied, detail));
         };
-        let terms = WrapTerms { owner, rights, expires: expires_at_ms.map(Date) };
-        Ok(Opened { image: ImageId(*blake3::hash(header).as_bytes()), terms, wrap })
+        let terms = WrapTerms { owner, rights, expires: expires_at_ms.map(Date), leases_returnable };
+        Ok(OpenedHeader { image: read.image_id(), terms, wrap })
     }
 
-    async fn act_on(self, about: About, action: ImageAction) -> Result<RightsAnswer, NotHere> {
-        let Signer { user, signed, id } = about.signer;
+    async fn act_on(self, about: SignedHeader, action: ImageAction) -> Result<RightsAnswer, NotHere> {
+        let Authenticated { user, signed, id } = about.signer;
         if let ImageAction::Lease { for_ms, .. } = action
             && !(1..=LEASE_LIMIT_MS).contains(&for_ms)
         {
@@ -193,7 +207,9 @@ impl Rights {
                 format!("a lease lasts 1 to {LEASE_LIMIT_MS} ms, not {for_ms}"),
             ));
         }
-        let Opened { image, terms, wrap } = self.open(&about.header)?;
+        let OpenedHeader { image, terms, wrap } = self.open(&about.header)?;
+        // A record has them already: most views are of images that were viewed before.
+        let terms = if self.ledger.raft.read(|ledger| ledger.has_image(image)).1 { None } else { Some(terms) };
         let command = ImageCommand { image, terms, node: self.ledger.shared.node(), signed, action };
         let request = Request::Image(Box::new(command));
         let Written { answer, keys } = self.write(Write { caller: Caller::User(user), id, request }).await?;
@@ -220,44 +236,31 @@ impl Rights {
         let Wrap { data_key, media_type, name, .. } = wrap;
         let released = Released { data_key: data_key.0, media_type: media_type.clone(), name: name.clone() };
         let plain = codec::encode(&released).map_err(|error| internal(&error.to_string()))?;
-        let purpose = Purpose::Release { cluster, image, user, id };
-        let sealed = identity::seal(&plain, &keys.agreement, &purpose, random()?);
+        let purpose = SealedFor::Release { cluster, image, user, id };
+        let sealed = identity::seal(&plain, &keys.agreement, &purpose);
         let sealed = sealed.ok_or_else(|| internal("nothing can be sealed to the user's key: make other keys"))?;
         Ok(BASE64_STANDARD.encode(sealed))
     }
 
-    async fn look_at(self, about: About, after: u64) -> Result<Look, NotHere> {
-        let Opened { image, terms, .. } = self.open(&about.header)?;
+    async fn look_at(self, about: SignedHeader, after: u64) -> Result<Look, NotHere> {
+        let OpenedHeader { image, terms, .. } = self.open(&about.header)?;
         self.latest().await?;
         let user = about.signer.user;
-        let (commit, (record, audit, date)) = self.ledger.raft.read(|ledger| {
-            let record = ledger.image(image);
-            let is_owner = terms.owner == user;
-            let audit = if is_owner { ledger.audit(image, after, AUDIT_LIMIT) } else { Vec::new() };
-            (record, audit, ledger.date())
-        });
-        if record.is_none() && terms.expires.is_some_and(|expires| expires <= date) {
-            let may = terms.owner == user || terms.rights.contains_key(&user);
-            let why = if may { RefusedWhy::Expired } else { RefusedWhy::NoRight };
-            return Err(not_done(why, about.signer.id));
-        }
-        let record = record.unwrap_or_else(|| untouched(image, &terms));
+        let is_owner = terms.owner == user;
+        let (commit, ledger) = self.ledger.raft.ledger();
+        let audit = if is_owner { ledger.audit(image, after, AUDIT_LIMIT) } else { Vec::new() };
+        let record = ledger.look(image, &terms, user).map_err(|why| not_done(why, about.signer.id))?;
         let right = record.rights.get(&user).copied();
         let ImageRecord { terms, expires, rights, leases_returnable, entries, link } = record;
         let owner = terms.owner;
-        if owner != user && right.is_none() {
-            return Err(not_done(RefusedWhy::NoRight, about.signer.id));
-        }
-        let (first, first_expires) = (terms.rights, terms.expires);
-        let owned =
-            (owner == user).then_some(Owned { rights, first, first_expires, leases_returnable, audit, entries, link });
+        let owned = is_owner.then_some(OwnersLook { rights, terms, leases_returnable, audit, entries, link });
         Ok(Look { commit, image, owner, expires, right, owned })
     }
 
-    async fn images_of(self, signer: Signer, after: Option<ImageId>) -> Result<Images, NotHere> {
+    async fn images_of(self, signer: Authenticated, after: Option<ImageId>) -> Result<Images, NotHere> {
         self.latest().await?;
-        let (commit, mut images) =
-            self.ledger.raft.read(|ledger| ledger.images_of(signer.user, after, IMAGES_LIMIT + 1));
+        let (commit, ledger) = self.ledger.raft.ledger();
+        let mut images = ledger.images_of(signer.user, after, IMAGES_LIMIT + 1);
         let more = images.len() > IMAGES_LIMIT;
         images.truncate(IMAGES_LIMIT);
         let owned = |(image, record): (ImageId, ImageRecord)| {
@@ -267,12 +270,10 @@ impl Rights {
         Ok(Images { commit, images: images.into_iter().map(owned).collect(), more })
     }
 
-    fn header_for(&self, signer: Signer, asked: HeaderRequest) -> Result<HeaderAnswer, NotHere> {
-        let HeaderRequest { payload_bytes, media_type, name, rights, expires, data_key } = asked;
+    fn header_for(&self, signer: Authenticated, asked: HeaderRequest) -> Result<HeaderAnswer, NotHere> {
+        let HeaderRequest { payload_bytes, media_type, name, rights, expires, leases_returnable, data_key } = asked;
         let bad = |detail: String| refused(ProblemCode::BadRequest, detail);
-        if rights.len() > MOST_RIGHTS || rights.values().any(|views| !(1..=MOST_VIEWS).contains(views)) {
-            return Err(bad(format!("an image has at most {MOST_RIGHTS} users with 1 to {MOST_VIEWS} views each")));
-        }
+        check_rights(&rights).map_err(|why| bad(why.to_string()))?;
         if !MEDIA_TYPES.contains(&media_type.as_str()) {
             return Err(bad(format!("media_type: one of {} is expected", MEDIA_TYPES.join(", "))));
         }
@@ -289,7 +290,7 @@ impl Rights {
             return Err(refused(ProblemCode::NotFound, format!("there is no user {user}")));
         }
         let cluster = self.cluster().map_err(NotHere::Refused)?;
-        let purpose = Purpose::LocalSeal { cluster, user: signer.user, id: signer.id };
+        let purpose = SealedFor::LocalSeal { cluster, user: signer.user, id: signer.id };
         let data_key = BASE64_STANDARD.decode(data_key).map_err(|error| bad(format!("data_key: {error}")))?;
         let ring = self.tools.keys.ring();
         // It may have been sealed just before a rotation.
@@ -298,7 +299,8 @@ impl Rights {
         let data_key: Option<[u8; 32]> = data_key.and_then(|key| key.try_into().ok());
         let data_key =
             data_key.ok_or_else(|| bad("data_key does not open: seal it to the cluster's present key".into()))?;
-        let terms = Terms { owner: Some(signer.user), rights, expires_at_ms: expires.map(|date| date.0) };
+        let expires_at_ms = expires.map(|date| date.0);
+        let terms = Terms { owner: Some(signer.user), rights, expires_at_ms, leases_returnable };
         let wrap = Wrap { data_key: DataKey(data_key), terms, media_type, name };
         let nonce = ImageNonce(random()?);
         let header = Header::create(&wrap, ring.current(), cluster, nonce, payload_bytes, &self.tools.limits);
@@ -308,42 +310,27 @@ impl Rights {
 
     async fn find_users(self, which: WhichUsers) -> Result<Users, NotHere> {
         self.latest().await?;
-        let (commit, (mut users, limit)) = self.ledger.raft.read(|ledger| match &which {
-            WhichUsers::Named(name) => (ledger.user_named(name).into_iter().collect(), usize::MAX),
-            WhichUsers::Id(id) => (ledger.user(*id).into_iter().collect::<Vec<_>>(), usize::MAX),
-            WhichUsers::After(after, limit) => (ledger.users(*after, limit + 1), *limit),
-        });
-        let more = users.len() > limit;
-        users.truncate(limit);
+        let (commit, ledger) = self.ledger.raft.ledger();
+        let mut users = match &which {
+            WhichUsers::Named(name) => ledger.user_named(name).into_iter().collect(),
+            WhichUsers::Id(id) => ledger.user(*id).into_iter().collect(),
+            WhichUsers::After(after) => ledger.users(*after, USERS_LIMIT + 1),
+        };
+        let more = users.len() > USERS_LIMIT;
+        users.truncate(USERS_LIMIT);
         Ok(Users { commit, users, more })
     }
 }
 
 /// Refuses keys to which nothing can be sealed: views would be spent in vain.
 fn check_keys(keys: &UserKeys) -> Result<(), NotHere> {
-    let purpose = Purpose::LocalSeal { cluster: ClusterId([0; 32]), user: keys.user(), id: RequestId([0; 16]) };
-    if identity::seal(&[], &keys.agreement, &purpose, [0; 32]).is_none() {
-        return Err(refused(
-            ProblemCode::BadRequest,
-            "nothing can be sealed to this key for agreement: make other keys",
-        ));
+    if keys.agreement.takes_seals() {
+        return Ok(());
     }
-    Ok(())
+    Err(refused(ProblemCode::BadRequest, "nothing can be sealed to this key for agreement: make other keys"))
 }
 
-/// The record of an image of which nothing is known yet.
-fn untouched(image: ImageId, terms: &WrapTerms) -> ImageRecord {
-    ImageRecord {
-        terms: terms.clone(),
-        expires: terms.expires,
-        rights: terms.rights.iter().map(|(user, views)| (*user, Right::of(*views))).collect(),
-        leases_returnable: false,
-        entries: 0,
-        link: crate::protocol::rights::first_link(image, terms),
-    }
-}
-
-impl RightsService for Rights {
+impl RightsService for RightsDesk {
     fn identity(&self) -> Result<ClusterIdentity, Problem> {
         let cluster_key = self.tools.keys.current();
         let reader = ClusterReader::new(cluster_key.secret_bytes());
@@ -356,7 +343,7 @@ impl RightsService for Rights {
         })
     }
 
-    fn authenticate(&self, claim: Claim) -> Called<Signer> {
+    fn authenticate(&self, claim: Claim) -> Called<Authenticated> {
         let rights = self.clone();
         async move {
             let key = rights.key_of(&claim).await?;
@@ -369,7 +356,7 @@ impl RightsService for Rights {
         let rights = self.clone();
         async move {
             let Registration { name, keys, invitation } = registration;
-            let Signer { user, signed, id } = rights.check_signature(&claim, &keys.signing)?;
+            let Authenticated { user, signed, id } = rights.check_signature(&claim, &keys.signing)?;
             if user != keys.user() || signed.key != keys.id() {
                 return Err(refused(ProblemCode::SignatureRefused, "the signature is in the name of other keys"));
             }
@@ -398,11 +385,11 @@ impl RightsService for Rights {
         .boxed()
     }
 
-    fn rotate(&self, signer: Signer, to: UserKeys) -> Called<UserChanged> {
+    fn rotate(&self, signer: Authenticated, to: UserKeys) -> Called<UserChanged> {
         let rights = self.clone();
         async move {
             check_keys(&to)?;
-            let Signer { user, signed, id } = signer;
+            let Authenticated { user, signed, id } = signer;
             let command = UserCommand::Rotate { to };
             let commit = rights.change_users(Caller::User(user), id, Some(signed), command).await?;
             Ok(UserChanged { commit, user })
@@ -455,19 +442,19 @@ impl RightsService for Rights {
         Ok(resolved)
     }
 
-    fn act(&self, about: About, action: ImageAction) -> Called<RightsAnswer> {
+    fn act(&self, about: SignedHeader, action: ImageAction) -> Called<RightsAnswer> {
         self.clone().act_on(about, action).boxed()
     }
 
-    fn look(&self, about: About, after: u64) -> Called<Look> {
+    fn look(&self, about: SignedHeader, after: u64) -> Called<Look> {
         self.clone().look_at(about, after).boxed()
     }
 
-    fn images(&self, signer: Signer, after: Option<ImageId>) -> Called<Images> {
+    fn images(&self, signer: Authenticated, after: Option<ImageId>) -> Called<Images> {
         self.clone().images_of(signer, after).boxed()
     }
 
-    fn wrap(&self, signer: Signer, request: HeaderRequest) -> Called<HeaderAnswer> {
+    fn wrap(&self, signer: Authenticated, request: HeaderRequest) -> Called<HeaderAnswer> {
         let rights = self.clone();
         async move { rights.header_for(signer, request) }.boxed()
     }

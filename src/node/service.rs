@@ -14,7 +14,7 @@ use super::actor::{Announced, FailCommanded, Node, StatusAsked};
 use super::desk::Desk;
 use super::ledger::Ledger;
 use super::members::Membership;
-use super::rights::Rights;
+use super::rights::RightsDesk;
 use super::shared::Shared;
 use crate::http::{Found, JobOrder, Limits, NodeService, NotHere, Question, Reservation, RightsService, Sending};
 use crate::id::{NodeId, RequestId};
@@ -52,7 +52,7 @@ pub struct Counter {
     /// Who belongs to the cluster.
     pub membership: Membership,
     /// Users and images.
-    pub rights: Rights,
+    pub rights: RightsDesk,
     /// For callers that name no request id, if the system's randomness fails.
     pub random: Mutex<SmallRng>,
 }

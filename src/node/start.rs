@@ -23,7 +23,7 @@ use super::listener::{self, ListenerSettings};
 use super::members::Membership;
 use super::open_files;
 use super::options::{NodeError, NodeOptions, bind};
-use super::rights::Rights;
+use super::rights::RightsDesk;
 use super::service::Counter;
 use super::shared::Shared;
 use super::stopping::Stopping;
@@ -208,7 +208,7 @@ async fn serve(
     let changing = Arc::default();
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
-    let rights = Rights { ledger: ledger.clone(), tools, needs_invitation };
+    let rights = RightsDesk { ledger: ledger.clone(), tools, needs_invitation };
     let counter = Counter { node, desk, shared, faults, limits, ledger, membership, rights, random };
     let server =
         http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;

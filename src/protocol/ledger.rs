@@ -74,18 +74,18 @@ impl Write {
             Request::Kv(operations) => operations.iter().map(KvOperation::size_bytes).sum(),
             Request::User { command: UserCommand::Register { name, .. }, .. } => name.len() + 128,
             Request::User { .. } => 128,
-            Request::Image(command) => 256 + 128 * command.terms.rights.len(),
+            Request::Image(command) => 256 + 128 * command.rights(),
         }
     }
 
-    /// Whether it only takes away: keys, rights, users.
-    pub fn only_deletes(&self) -> bool {
+    /// Whether it takes away keys or a user, or puts a user's keys in the place of others: done in a full ledger, too.
+    pub fn is_welcome_when_full(&self) -> bool {
         match &self.request {
             Request::Kv(operations) => {
                 operations.iter().all(|operation| matches!(operation, KvOperation::Delete { .. }))
             }
             Request::User { command, .. } => matches!(command, UserCommand::Expel { .. } | UserCommand::Rotate { .. }),
-            Request::Image(command) => command.action.only_takes_away(),
+            Request::Image(_) => false,
         }
     }
 }
@@ -322,8 +322,8 @@ pub enum RefusedWhy {
     TooManyRights,
     /// A user would have more views than anybody may have.
     TooManyViews,
-    /// The owner has as many images with rights as anybody may have.
-    TooManyImages,
+    /// The records of the owner's images take as much as they may.
+    OwnerIsFull,
     /// Not so many are left, or no number of views at all.
     NotSoMany {
         /// Those that are there.
@@ -331,6 +331,8 @@ pub enum RefusedWhy {
     },
     /// The owner does not take views back, or there is no such lease, or it is over.
     NotReturnable,
+    /// Only who administers may do this.
+    NotAnAdministrator,
 }
 
 impl fmt::Display for RefusedWhy {
@@ -381,16 +383,18 @@ impl fmt::Display for RefusedWhy {
             RefusedWhy::NoneLeft => write!(formatter, "all views of this image are spent: ask its owner for more"),
             RefusedWhy::RightRevoked => write!(formatter, "the owner has taken the right to open this image back"),
             RefusedWhy::Expired => write!(formatter, "the right to open this image has expired"),
+            RefusedWhy::NotAnAdministrator => write!(formatter, "only who administers the cluster may do this"),
             RefusedWhy::NotTheOwner => write!(formatter, "only the owner of the image may do this"),
             RefusedWhy::TooManyRights => write!(formatter, "an image has at most {MOST_RIGHTS} users with rights"),
             RefusedWhy::TooManyViews => write!(
                 formatter,
-                "nobody is granted more than {MOST_VIEWS} views of an image, all grants taken together"
+                "1 to {MOST_VIEWS} views of an image can be granted to a user, all grants taken together"
             ),
-            RefusedWhy::TooManyImages => {
+            RefusedWhy::OwnerIsFull => {
                 write!(
                     formatter,
-                    "the owner of this image has as many images with rights as anybody may have: wait until some expire"
+                    "the rights and audit chains of this owner's images take as much room as one owner may have: images that expire \
+                     make room"
                 )
             }
             RefusedWhy::NotSoMany { left: 0 } => write!(formatter, "there are no views left"),

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{ImageId, NodeId, RequestId, UserId};
+use crate::protocol::ledger::RefusedWhy;
 use crate::protocol::user::{Date, Signed};
 
 /// The most users with a right to one image.
@@ -15,14 +16,31 @@ pub const MOST_RIGHTS: usize = 64;
 pub const MOST_VIEWS: u64 = 1_000_000;
 
 /// What the wrap of an image says about who may open it. Only a node that has opened the wrap writes this.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WrapTerms {
     /// Who may change the rights.
     pub owner: UserId,
     /// How many views each user has.
+    #[schema(value_type = BTreeMap<String, u64>)]
     pub rights: BTreeMap<UserId, u64>,
     /// When the rights end.
     pub expires: Option<Date>,
+    /// Whether views of a lease may be given back.
+    pub leases_returnable: bool,
+}
+
+/// Whether these are rights that an image may have.
+///
+/// # Errors
+/// [`RefusedWhy::TooManyRights`], [`RefusedWhy::TooManyViews`].
+pub fn check_rights(rights: &BTreeMap<UserId, u64>) -> Result<(), RefusedWhy> {
+    if rights.len() > MOST_RIGHTS {
+        return Err(RefusedWhy::TooManyRights);
+    }
+    if rights.values().any(|views| !(1..=MOST_VIEWS).contains(views)) {
+        return Err(RefusedWhy::TooManyViews);
+    }
+    Ok(())
 }
 
 /// A command on one image.
@@ -30,14 +48,22 @@ pub struct WrapTerms {
 pub struct ImageCommand {
     /// The image.
     pub image: ImageId,
-    /// What its wrap says: the first permitted command makes the record from it.
-    pub terms: WrapTerms,
+    /// What its wrap says: the first permitted command makes the record from it. None from a node that has seen a record, in which it
+    /// stands.
+    pub terms: Option<WrapTerms>,
     /// The node that was asked.
     pub node: NodeId,
     /// The user's signature.
     pub signed: Signed,
     /// What shall be done.
     pub action: ImageAction,
+}
+
+impl ImageCommand {
+    /// Rights that it carries.
+    pub fn rights(&self) -> usize {
+        self.terms.as_ref().map_or(0, |terms| terms.rights.len())
+    }
 }
 
 /// What is done with an image. New ones go to the end: their number is their form on disk.
@@ -104,6 +130,17 @@ impl ImageAction {
             | ImageAction::AllowReturns { .. } => true,
             ImageAction::View | ImageAction::Burn | ImageAction::Lease { .. } | ImageAction::Return { .. } => false,
         }
+    }
+
+    /// Whether its id may be asked with again after a refusal: the reader's program keeps that of a view until the picture is there.
+    pub const fn is_decided_anew(&self) -> bool {
+        matches!(self, ImageAction::View)
+    }
+
+    /// Whether it is done also while what came of many others has to be remembered: views, whose outcome is not, and what an owner does
+    /// against whoever fills that memory.
+    pub const fn passes_a_full_memory(&self) -> bool {
+        self.is_decided_anew() || self.only_takes_away()
     }
 
     /// Whether it can only make rights smaller: done also when the ledger is full. As often as there is something to take.
@@ -178,7 +215,7 @@ pub struct AuditEntry {
 
 crate::id::hexadecimal_id!(
     /// A link of an image's audit chain: BLAKE3-256.
-    Link, 32, "a link of an audit chain"
+    Link, 32, "a link of an audit chain", "^[0-9A-Fa-f]{64}$"
 );
 
 impl AuditEntry {
@@ -204,8 +241,8 @@ impl AuditEntry {
 }
 
 impl ImageAction {
-    /// A number for the kind of action, then its fields, each of a fixed length.
-    fn hash_into(&self, hasher: &mut blake3::Hasher) {
+    /// Adds a number for the kind of action, then its fields, each of a fixed length.
+    pub fn hash_into(&self, hasher: &mut blake3::Hasher) {
         let mut add = |kind: u8, fields: &[&[u8]]| {
             hasher.update(&[kind]);
             fields.iter().for_each(|field| {
@@ -232,7 +269,7 @@ pub fn first_link(image: ImageId, terms: &WrapTerms) -> Link {
     let mut hasher = blake3::Hasher::new_derive_key("image-cloud 2026 audit chain v1");
     hasher.update(&image.0).update(&terms.owner.0);
     let expires = terms.expires.map_or(0, |date| date.0.saturating_add(1));
-    hasher.update(&expires.to_be_bytes());
+    hasher.update(&expires.to_be_bytes()).update(&[u8::from(terms.leases_returnable)]);
     for (user, views) in &terms.rights {
         hasher.update(&user.0).update(&views.to_be_bytes());
     }
@@ -248,7 +285,7 @@ pub struct ImageRecord {
     pub expires: Option<Date>,
     /// Everybody's right.
     pub rights: BTreeMap<UserId, Right>,
-    /// Whether views of a lease may be given back.
+    /// Whether views of a lease may be given back now.
     pub leases_returnable: bool,
     /// The entries of its audit chain.
     pub entries: u64,

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::id::{ClusterId, ImageId, UserId};
-use crate::protocol::rights::{AuditEntry, ImageAction, Link, Right};
+use crate::protocol::rights::{AuditEntry, ImageAction, Link, Right, WrapTerms};
 use crate::protocol::user::{Date, PublicKey, User, UserKeys};
 
 /// Answer of `GET /api/v1/cluster/identity`: what a client must know before it can sign.
@@ -135,21 +135,18 @@ pub struct Look {
     pub right: Option<Right>,
     /// For the owner.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub owned: Option<Owned>,
+    pub owned: Option<OwnersLook>,
 }
 
 /// What only the owner of an image sees.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Owned {
+pub struct OwnersLook {
     /// Everybody's right.
     #[schema(value_type = BTreeMap<String, Right>)]
     pub rights: BTreeMap<UserId, Right>,
-    /// What the wrap granted.
-    #[schema(value_type = BTreeMap<String, u64>)]
-    pub first: BTreeMap<UserId, u64>,
-    /// When the wrap's rights end.
-    pub first_expires: Option<Date>,
-    /// Whether views of a lease may be given back.
+    /// What the wrap says.
+    pub terms: WrapTerms,
+    /// Whether views of a lease may be given back now.
     pub leases_returnable: bool,
     /// Audit entries behind the number that was asked for.
     pub audit: Vec<AuditEntry>,
@@ -201,6 +198,9 @@ pub struct HeaderRequest {
     /// When the rights end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires: Option<Date>,
+    /// Whether views of a lease may be given back.
+    #[serde(default)]
+    pub leases_returnable: bool,
     /// The key that the client has drawn, sealed to the cluster, in base64.
     pub data_key: String,
 }

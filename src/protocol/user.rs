@@ -13,16 +13,16 @@ pub const SIGNED_WITHIN_MS: u64 = 120_000;
 
 hexadecimal_id!(
     /// The public half of a key.
-    PublicKey, 32, "a public key"
+    PublicKey, 32, "a public key", "^[0-9A-Fa-f]{64}$"
 );
 hexadecimal_id!(
     /// The hash of an invitation's secret: only who was given the secret can show what it is the hash of.
-    InvitationId, 32, "the hash of an invitation"
+    InvitationId, 32, "the hash of an invitation", "^[0-9A-Fa-f]{64}$"
 );
 
 hexadecimal_id!(
     /// BLAKE3-256 of the body of a signed request.
-    BodyHash, 32, "the hash of a body"
+    BodyHash, 32, "the hash of a body", "^[0-9A-Fa-f]{64}$"
 );
 
 impl BodyHash {
@@ -32,8 +32,7 @@ impl BodyHash {
     }
 }
 
-/// Milliseconds since 1970 by the wall clock of the leader that took a command. Expiry and signed requests are about dates, which
-/// the ledger's [`Stamp`](crate::protocol::ledger::Stamp), made for spans of time, is not.
+/// Milliseconds since 1970 by some wall clock; the field says whose. Expiry and signed requests are about dates, which the ledger's [`Stamp`](crate::protocol::ledger::Stamp), made for spans of time, is not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct Date(pub u64);

@@ -1,4 +1,5 @@
-//! Writes of the ledger on their way into the log: everything that waits while one entry is committed goes into the next.
+//! Writes of the ledger on their way into the log: everything that waits while one entry is committed goes into the next, and who is to
+//! be expected besides ([`Gathering`]).
 //!
 //! So a write alone is proposed at once, and hundreds share an entry, its sync and its messages.
 
@@ -8,9 +9,10 @@ use std::time::Duration;
 
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
-use openraft::{AsyncRuntime, ServerState};
+use openraft::{AsyncRuntime, Instant, ServerState};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::core::gathering::Gathering;
 use crate::core::ledger::{IDLE_MS, LeaderClock, Ledger};
 use crate::id::Term;
 use crate::protocol::ledger::{Answer, Request, Stamp, Write};
@@ -32,6 +34,9 @@ const ENTRY_BYTES: u64 = 512 << 10;
 /// Bytes of kept answers over which new requests are refused, 256 MiB: twice what the fastest writers that were measured (15,000 a
 /// second) leave in the time that answers are kept. With the largest table they still fit a snapshot.
 const ANSWERS_LIMIT_BYTES: u64 = 256 << 20;
+
+/// The same for the answers to commands on images that left no trace, 64 MiB: some 400,000 in four minutes.
+const WITHOUT_TRACE_LIMIT_BYTES: u64 = 64 << 20;
 
 /// When an entry is not committed for so long, those that wait behind it are told that there is no quorum: they were not taken.
 const STALLED_AFTER: Duration = Duration::from_millis(500);
@@ -100,13 +105,14 @@ fn encoded_at_most(write: &Write) -> u64 {
     let others = match &write.request {
         Request::Kv(_) => 0,
         Request::User { .. } => 512 + NAME_LIMIT as u64,
-        Request::Image(command) => 512 + 64 * command.terms.rights.len() as u64,
+        Request::Image(command) => 512 + 64 * command.rights() as u64,
     };
     64 + operations.sum::<u64>() + others
 }
 
 async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Waiting>) {
     let mut clock = LeaderClock::default();
+    let mut gathering = Gathering::default();
     // One write that did not fit the entry before.
     let mut left_over = None;
     loop {
@@ -116,6 +122,8 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
                 Ok(Some(waiting)) => waiting,
                 Ok(None) => return,
                 Err(_) => {
+                    // Whoever wrote a while ago is not expected now.
+                    gathering = Gathering::default();
                     // What is due goes at once, however much it is; writes that come meanwhile take it with them.
                     while queue.is_empty()
                         && let Some(stamp) = time_must_go_on(&group, &mut clock)
@@ -127,8 +135,16 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
         };
         let mut bytes = first.size.bytes;
         let mut taken = vec![first];
+        let begun = Types::<R>::now();
         while taken.len() < ENTRY_WRITES {
-            let Ok(next) = queue.try_recv() else { break };
+            let next = match (queue.try_recv(), gathering.wait(taken.len(), begun.elapsed())) {
+                (Ok(next), _) => next,
+                (Err(_), Some(wait)) => match Types::<R>::timeout(wait, queue.recv()).await {
+                    Ok(Some(next)) => next,
+                    _ => break,
+                },
+                (Err(_), None) => break,
+            };
             bytes += next.size.bytes;
             if bytes > ENTRY_BYTES {
                 left_over = Some(next);
@@ -137,20 +153,32 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
             taken.push(next);
         }
         let stamp = read(&group, &mut clock, |ledger, stamp, leads| {
-            if leads && ledger.answers_bytes() > ANSWERS_LIMIT_BYTES {
-                refuse_new(&mut taken, |write| ledger.has_answered(write));
+            let is_full = ledger.answers_bytes() > ANSWERS_LIMIT_BYTES;
+            let is_full_without_trace = ledger.without_trace_bytes() > WITHOUT_TRACE_LIMIT_BYTES;
+            if leads && (is_full || is_full_without_trace) {
+                refuse_new(&mut taken, |write| {
+                    let would_be_kept = match &write.request {
+                        Request::Kv(_) => is_full,
+                        Request::User { .. } => false,
+                        Request::Image(command) => is_full_without_trace && !command.action.passes_a_full_memory(),
+                    };
+                    !would_be_kept || ledger.has_answered(write)
+                });
             }
             stamp
         });
         if !taken.is_empty() {
+            let (writes, proposed) = (taken.len(), Types::<R>::now());
             propose(&group, stamp, taken, &mut left_over, &mut queue).await;
+            let waiting = queue.len() + usize::from(left_over.is_some());
+            gathering.is_done(writes, proposed.elapsed(), waiting);
         }
     }
 }
 
-/// Refuses those that were not answered before: their answers would have to be kept as well.
-fn refuse_new(taken: &mut Vec<Waiting>, has_answered: impl Fn(&Write) -> bool) {
-    let (known, new): (Vec<_>, Vec<_>) = taken.drain(..).partition(|waiting| has_answered(&waiting.write));
+/// Refuses those whose answers would have to be kept as well.
+fn refuse_new(taken: &mut Vec<Waiting>, needs_no_room: impl Fn(&Write) -> bool) {
+    let (known, new): (Vec<_>, Vec<_>) = taken.drain(..).partition(|waiting| needs_no_room(&waiting.write));
     *taken = known;
     for waiting in new {
         // Whoever does not listen any more has given up.

@@ -231,11 +231,17 @@ impl TestCluster {
         assert_eq!(response.status().as_u16(), 202);
     }
 
-    /// Runs the `client` program on this cluster: exit code, stdout, stderr.
-    pub async fn client(&self, arguments: &str) -> (i32, String, String) {
+    /// The `client` program for this cluster.
+    pub fn client_command(&self, arguments: &str) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_client"));
         command.args(arguments.split_whitespace()).arg("--config").arg(self.directory.path().join("cluster.toml"));
-        let output = command.env_remove("CLOUD_NODES").env_remove("RUST_LOG").output().await.unwrap();
+        command.env_remove("CLOUD_NODES").env_remove("RUST_LOG");
+        command
+    }
+
+    /// Runs it: exit code, stdout, stderr.
+    pub async fn client(&self, arguments: &str) -> (i32, String, String) {
+        let output = self.client_command(arguments).output().await.unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
     }

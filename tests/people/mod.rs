@@ -8,7 +8,7 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use image_cloud::id::{ClusterId, ImageId, RequestId, UserId};
-use image_cloud::identity::{self, Authorization, Purpose, Released, SignedRequest, UserSecret};
+use image_cloud::identity::{self, Authorization, Released, SealedFor, SignedRequest, UserSecret};
 use image_cloud::image::{self, DataKey, Limits};
 use image_cloud::protocol::codec;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
@@ -195,7 +195,7 @@ impl Person {
     /// The key that was released to this user.
     pub fn key_in(&self, answer: &RightsAnswer, id: RequestId) -> Option<Released> {
         let sealed = BASE64_STANDARD.decode(answer.key.as_ref()?).unwrap();
-        let purpose = Purpose::Release { cluster: self.cluster, image: answer.image, user: self.user, id };
+        let purpose = SealedFor::Release { cluster: self.cluster, image: answer.image, user: self.user, id };
         codec::decode(&identity::open(&sealed, &self.secret, &purpose)?).ok()
     }
 

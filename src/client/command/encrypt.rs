@@ -18,9 +18,9 @@ use super::output::size;
 use super::request::{DeadlineArguments, FormArgument, OutputArguments, file_name, perform, send};
 use super::rights::from_now;
 use super::target::TargetArguments;
-use crate::client::{Owned, Work};
+use crate::client::{Ownership, Work};
 use crate::config::secrets::random;
-use crate::identity::{Purpose, seal};
+use crate::identity::{SealedFor, seal};
 use crate::image::{self, DataKey, Header, ImageError, Limits, Scratch, SealOptions};
 use crate::protocol::sharing::{HeaderRequest, parse_rights};
 use crate::protocol::user::{BodyHash, Date};
@@ -51,10 +51,13 @@ pub struct Arguments {
     pub owner: Option<String>,
     /// Who may open it how often, by name or id, as in bob=3,carol=1 [default: the owner alone]
     #[arg(long, value_name = "USER=VIEWS,…", requires = "owner", value_parser = rights)]
-    pub to: Option<Rights>,
-    /// After how long nobody but the owner opens it, as in 7d
+    pub to: Option<Readers>,
+    /// After how long nobody but the owner opens it, as in 7d: for good, and what was done with it is forgotten then
     #[arg(long, value_name = "TIME", requires = "owner", value_parser = duration)]
     pub expires: Option<Duration>,
+    /// Who leases views may give back those that are not used; `client returns` changes it later
+    #[arg(long, requires = "owner")]
+    pub leases_returnable: bool,
     /// Seal here: a node gets the key to wrap, but never the picture
     #[arg(long, requires = "owner")]
     pub local: bool,
@@ -71,10 +74,10 @@ pub struct Arguments {
 
 /// Who may open a picture how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rights(Vec<(String, u64)>);
+pub struct Readers(Vec<(String, u64)>);
 
-fn rights(text: &str) -> Result<Rights, String> {
-    parse_rights(text).map(Rights)
+fn rights(text: &str) -> Result<Readers, String> {
+    parse_rights(text).map(Readers)
 }
 
 pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), CommandError> {
@@ -87,7 +90,7 @@ pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), C
     let picture = files::read(&arguments.input, limits.file_bytes())?;
     let deadline = arguments.deadline.deadline;
     let mut session = arguments.keys.open(Some(owner), target, Some(deadline)).await?;
-    let to = arguments.to.clone().map(|Rights(to)| to).unwrap_or_default();
+    let to = arguments.to.clone().map(|Readers(to)| to).unwrap_or_default();
     let expires = arguments.expires.map(from_now);
     if arguments.local {
         return here(&arguments, session, picture, &to, expires, &sink, &limits).await;
@@ -97,7 +100,8 @@ pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), C
         session.user(user).await?;
     }
     let signer = Arc::new(session.identity.signer().clone());
-    let owned = Owned { signer, to, expires, body: BodyHash::of(&picture) };
+    let leases_returnable = arguments.leases_returnable;
+    let owned = Ownership { signer, to, expires, leases_returnable, body: BodyHash::of(&picture) };
     let work = Work::SealOwned(arguments.form.into(), owned);
     let (start, mut target) = (now(), session.target);
     loop {
@@ -132,13 +136,22 @@ async fn here(
     let id = session.target.fresh_id();
     let (cluster, user) = (session.about.cluster_id, session.identity.user());
     let data_key = Zeroizing::new(random::<32>()?);
-    let purpose = Purpose::LocalSeal { cluster, user, id };
-    let sealed = seal(&data_key[..], &session.about.public_key, &purpose, random()?).ok_or_else(|| {
+    let purpose = SealedFor::LocalSeal { cluster, user, id };
+    let sealed = seal(&data_key[..], &session.about.public_key, &purpose).ok_or_else(|| {
         CommandError::new(Exit::Failed, "the cluster's public key is none that a secret can be sealed to")
     })?;
     let payload_bytes = picture.len() as u64;
     let data_key_sealed = BASE64_STANDARD.encode(sealed);
-    let request = HeaderRequest { payload_bytes, media_type, name, rights, expires, data_key: data_key_sealed };
+    let leases_returnable = arguments.leases_returnable;
+    let request = HeaderRequest {
+        payload_bytes,
+        media_type,
+        name,
+        rights,
+        expires,
+        leases_returnable,
+        data_key: data_key_sealed,
+    };
     let answer = session.target.cluster.header(session.identity.signer(), id, &request).await?;
     let header = BASE64_STANDARD.decode(answer.header).unwrap_or_default();
     let header = checked(&header, cluster, payload_bytes, limits)?;

@@ -163,6 +163,7 @@ impl From<LeaseError> for CommandError {
         let exit = match error {
             LeaseError::Store(error) => return error.into(),
             LeaseError::Unreadable { .. } => Exit::Damaged,
+            LeaseError::KeysReplaced { .. } => Exit::Failed,
             LeaseError::None => Exit::NotFound,
             LeaseError::Expired { .. } | LeaseError::Spent => Exit::Denied,
             LeaseError::NotSoMany { .. } => Exit::Usage,

@@ -1,7 +1,7 @@
 //! Files in and out: bounded reading; writing that never leaves half a file and never overwrites unasked.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -99,17 +99,36 @@ impl Sink {
         };
         let temporary = temporary_beside(path).map_err(cannot_write)?;
         let mut file = OpenOptions::new().create_new(true).write(true).open(&temporary).map_err(cannot_write)?;
-        let written = file.write_all(bytes).and_then(|()| match self {
-            // A link fails if the name is taken, also if somebody else took it since the check.
-            Sink::New(_) => fs::hard_link(&temporary, path).and_then(|()| fs::remove_file(&temporary)),
-            _ => fs::rename(&temporary, path),
-        });
+        let written = file.write_all(bytes).and_then(|()| self.rename(&temporary, path));
         if let Err(error) = written {
             let _ = fs::remove_file(&temporary);
-            let taken = error.kind() == io::ErrorKind::AlreadyExists;
+            let taken = error.kind() == ErrorKind::AlreadyExists;
             return Err(if taken { exists(path) } else { cannot_write(error) });
         }
         Ok(())
+    }
+
+    /// Gives a finished file its name. A new one's must be free still: whoever took it since the check keeps it.
+    fn rename(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        if let Sink::New(_) = self {
+            match fs::hard_link(temporary, path) {
+                Ok(()) => return fs::remove_file(temporary),
+                // Some disks have no links: there an empty file holds the name.
+                Err(error) if matches!(error.kind(), ErrorKind::PermissionDenied | ErrorKind::Unsupported) => {
+                    OpenOptions::new().create_new(true).write(true).open(path)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        fs::rename(temporary, path)
+    }
+
+    /// Takes a written result away again; what it has replaced is gone, so it stays there.
+    pub fn take_back(&self) {
+        if let Sink::New(path) = self {
+            // Whatever stops that, there is another error to tell.
+            let _ = fs::remove_file(path);
+        }
     }
 
     /// For people.
@@ -144,15 +163,12 @@ impl Draft {
         let mut publish = || {
             self.file.write_all(bytes)?;
             self.file.sync_all()?;
-            match sink {
-                Sink::New(_) => fs::hard_link(&self.temporary, path)?,
-                _ => fs::rename(&self.temporary, path)?,
-            }
+            sink.rename(&self.temporary, path)?;
             let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
             File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
         };
         publish().map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => exists(path),
+            ErrorKind::AlreadyExists => exists(path),
             _ => CommandError::file(format!("cannot write {}", path.display()), &error, "choose another file with -o"),
         })
     }
@@ -171,7 +187,7 @@ fn exists(path: &Path) -> CommandError {
 }
 
 fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
-    let name = path.file_name().ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a file name"))?;
+    let name = path.file_name().ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "not a file name"))?;
     let mut temporary = std::ffi::OsString::from(".");
     temporary.push(name);
     // Its own each time: a view that is denied has one for the picture and one for the cover, and a killed program leaves its own behind.

@@ -85,7 +85,9 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
                 table.add_row([row.address.clone(), commit, hash]);
             }
             print_line(&table.to_string())?;
-            print_line(if equal { "equal" } else { "not equal" })?;
+            if several {
+                print_line(if equal { "equal" } else { "not equal" })?;
+            }
         }
     }
     match (equal, several) {

@@ -154,7 +154,7 @@ impl Session {
     /// If new keys were on their way when a program ended, the cluster says whether they have arrived.
     async fn end_rotation(&mut self) -> Result<(), CommandError> {
         if has_rotated(&mut self.target, &self.identity).await? {
-            self.identity.is_rotated()?;
+            self.identity.finish_rotation()?;
         }
         Ok(())
     }

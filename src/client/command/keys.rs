@@ -70,7 +70,7 @@ async fn rotate(user: &UserArguments, target: &TargetArguments) -> Result<(), Co
             return Err(error.into());
         }
     }
-    identity.is_rotated()?;
+    identity.finish_rotation()?;
     eprintln!("{} has new keys: {}", identity.name(), to.id());
     Ok(())
 }

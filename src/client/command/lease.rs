@@ -9,7 +9,8 @@ use super::identity::{Session, UserArguments};
 use super::output::{Format, date, json_line, print_line};
 use super::sealed::SealedFile;
 use super::target::TargetArguments;
-use super::view::{is_final, left, released};
+use super::view::{left, released};
+use crate::client::ClientError;
 use crate::client::keys::{Journalled, Lease, LeaseStore};
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::{ImageAction, MOST_VIEWS};
@@ -134,4 +135,10 @@ async fn give_back(
             Err(error.into())
         }
     }
+}
+
+/// Whether the ledger itself has refused, rather than a node that may lack a key or lag behind.
+fn is_final(error: &ClientError) -> bool {
+    use ProblemCode::{BadRequest, Conflict, Denied, NotFound};
+    matches!(error.refusal(), Some(BadRequest | Conflict | Denied | NotFound))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::exit::CommandError;
 use crate::config::secrets::{self, ClusterKeys};
-use crate::image::{self, Capacity, ClusterKey, ImageError, Inspection, KeyRing, Limits, Opened};
+use crate::image::{self, Capacity, ClusterKey, ImageError, Inspection, KeyRing, Limits, Unsealed};
 use crate::protocol::job::Label;
 
 /// The key in a file, with the old and retired ones that are recorded beside it.
@@ -13,7 +13,7 @@ pub fn cluster_keys(path: &Path) -> Result<KeyRing, CommandError> {
     Ok(KeyRing::new(ClusterKey::new(current.0), old.into_iter().map(|key| ClusterKey::new(key.0)), retired))
 }
 
-pub fn unseal(file: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Opened, ImageError> {
+pub fn unseal(file: &[u8], keys: &KeyRing, limits: &Limits) -> Result<Unsealed, ImageError> {
     image::unseal_under(file, keys, limits)
 }
 

@@ -56,7 +56,7 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
     let registration = Registration { name: name.clone(), keys: signer.keys(), invitation };
     let id = target.fresh_id();
     match target.cluster.register(signer, id, &registration).await {
-        Ok(_) => identity.is_registered()?,
+        Ok(_) => identity.finish_registration()?,
         Err(error) => {
             // An attempt before may have been done, so keys go only when somebody else has the name and nobody has these keys.
             if error.refusal() == Some(ProblemCode::Conflict) {
@@ -67,7 +67,7 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
                     Err(error) => error.refusal() == Some(ProblemCode::SignatureRefused),
                 };
                 if is_nobody {
-                    identity.is_refused()?;
+                    identity.abandon_registration()?;
                 }
             }
             return Err(error.into());

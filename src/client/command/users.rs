@@ -25,7 +25,7 @@ pub struct UsersArguments {
 #[derive(Clone, Debug, clap::Args)]
 #[command(before_help = "\
 Examples:
-  client invite > invitation.txt                  whoever has the file may register, once
+  (umask 077; client invite > invitation.txt)     whoever has the file may register, once
   client invite --for 1d
 
 Needs the admin token.")]

@@ -11,7 +11,7 @@ use super::target::TargetArguments;
 use crate::client::ClientError;
 use crate::client::keys::{Identity, Journalled, LeaseStore};
 use crate::id::RequestId;
-use crate::identity::{Purpose, Released};
+use crate::identity::Released;
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::{ImageAction, Right};
 use crate::protocol::sharing::RightsAnswer;
@@ -69,11 +69,15 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
             let released = released(&identity, &file, entry.id, &answer)?;
             // Should the file be damaged, the entry stays: a good copy of it opens without another view.
             let original = open(&file, &released)?;
-            let path = output.write(draft, &original, &released.media_type)?;
+            let written = output.write(draft, &original, &released.media_type).map_err(|error| {
+                let text = error.text.unwrap_or_default();
+                CommandError::new(error.exit, format!("{text}; the view is not lost: call once more"))
+            })?;
             entry.close()?;
             eprintln!(
-                "opened {} as {path} ({}): {}",
+                "opened {} as {} ({}): {}",
                 arguments.input.display(),
+                written.name(),
                 size(original.len()),
                 left(answer.right)
             );
@@ -93,11 +97,17 @@ fn offline(
 ) -> Result<(), CommandError> {
     let user = &arguments.user;
     let identity = user.keys.load(file.header.public.cluster_id, user.user.as_deref())?;
-    let open = |released: &Released| Ok::<_, CommandError>((open(file, released)?, released.media_type.clone()));
-    let ((original, media_type), left) = LeaseStore::of(&identity)?.spend(file.image, Date(unix_millis()), open)?;
-    let path = output.write(draft, &original, &media_type)?;
-    let input = arguments.input.display();
-    eprintln!("opened {input} as {path} ({}): {left} leased views left", size(original.len()));
+    // The picture has its name before its view is spent: on no disk, full or without links, is a view paid for nothing.
+    let mut written = None;
+    let use_it = |released: &Released| {
+        let original = open(file, released)?;
+        written = Some(output.write(draft, &original, &released.media_type)?);
+        Ok::<_, CommandError>(original.len())
+    };
+    let spent = LeaseStore::of(&identity)?.spend(file.image, Date(unix_millis()), use_it);
+    let place = written.as_ref().map_or(String::new(), Sink::name);
+    let (bytes, left) = spent.inspect_err(|_| written.iter().for_each(Sink::take_back))?;
+    eprintln!("opened {} as {place} ({}): {left} leased views left", arguments.input.display(), size(bytes));
     Ok(())
 }
 
@@ -108,8 +118,7 @@ pub fn released(
     id: RequestId,
     answer: &RightsAnswer,
 ) -> Result<Released, CommandError> {
-    let open = |sealed: &[u8], purpose: &Purpose| identity.open(sealed, purpose);
-    let released = file.released(identity.signer(), id, answer, open);
+    let released = file.released(identity.signer(), identity.secrets(), id, answer);
     released.ok_or_else(|| {
         let text = "the answer holds no key for this user and this image; nothing is lost: call once more";
         CommandError::new(Exit::Failed, text)
@@ -123,12 +132,6 @@ fn open(file: &SealedFile, released: &Released) -> Result<Vec<u8>, CommandError>
 fn refused(error: ClientError, file: &SealedFile, output: &Output) -> CommandError {
     let is_denial = matches!(error.refusal(), Some(ProblemCode::Denied | ProblemCode::WrongCluster));
     if is_denial { denied(file, output, error.to_string()) } else { error.into() }
-}
-
-/// Whether the ledger itself has refused, rather than a node that may lack a key or lag behind.
-pub fn is_final(error: &ClientError) -> bool {
-    use ProblemCode::{BadRequest, Conflict, Denied, NotFound};
-    matches!(error.refusal(), Some(BadRequest | Conflict | Denied | NotFound))
 }
 
 /// Saves what everybody may see, which is the sealed picture as it is.
@@ -173,14 +176,14 @@ impl Output {
         }
     }
 
-    fn write(&self, draft: Option<Draft>, bytes: &[u8], media_type: &str) -> Result<String, CommandError> {
+    fn write(&self, draft: Option<Draft>, bytes: &[u8], media_type: &str) -> Result<Sink, CommandError> {
         let known = EXTENSIONS.iter().find(|(known, _)| *known == media_type);
         let sink = Sink::check(&self.path(known.map_or("bin", |(_, extension)| extension)), self.existing)?;
         match draft {
             Some(draft) => draft.publish(bytes, &sink)?,
             None => sink.write(bytes)?,
         }
-        Ok(sink.name())
+        Ok(sink)
     }
 
     /// Writes the cover as a `.png`; not to stdout, where it would be taken for the picture.
@@ -188,7 +191,12 @@ impl Output {
         if self.named.as_deref() == Some(Path::new("-")) {
             return Ok(None);
         }
-        let sink = Sink::check(&self.path("png").with_extension("png"), self.existing)?;
+        let path = self.path("png").with_extension("png");
+        if std::fs::read(&path).is_ok_and(|there| there == bytes) {
+            // It is there, and may be the sealed picture itself.
+            return Ok(None);
+        }
+        let sink = Sink::check(&path, self.existing)?;
         sink.write(bytes)?;
         Ok(Some(sink.name()))
     }

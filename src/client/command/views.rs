@@ -96,7 +96,7 @@ fn what(entry: &AuditEntry, names: &Names) -> String {
     match &entry.action {
         ImageAction::View => "viewed".to_owned(),
         ImageAction::Grant { user, views } => format!("granted {} {views}", names.of(*user)),
-        ImageAction::SetQuota { user, left } => format!("left {} {left}", names.of(*user)),
+        ImageAction::SetQuota { user, left } => format!("set what {} has left to {left}", names.of(*user)),
         ImageAction::Revoke { user } => format!("revoked {}", names.of(*user)),
         ImageAction::Expire { at: None } => "rights do not end".to_owned(),
         ImageAction::Expire { at: Some(at) } => format!("rights end at {}", date(*at)),

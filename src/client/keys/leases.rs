@@ -1,15 +1,17 @@
 //! Views that were paid in advance, to be spent where no node is reached. Each image has one file, sealed to the user's own keys. This
 //! stops accidents and thieves, not the user: whoever keeps a copy of the file and turns back the clock spends a view twice.
 
+use std::fs::File;
+
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::Identity;
-use crate::config::secrets::{SecretDirectory, SecretsError, random, read_secret};
+use crate::config::secrets::{SecretDirectory, SecretsError, read_secret};
 use crate::id::{ImageId, RequestId};
-use crate::identity::{Purpose, Released, UserSecret, open, seal};
+use crate::identity::{Released, SealedFor, UserSecret, open, seal};
 use crate::protocol::codec;
 use crate::protocol::user::{Date, PublicKey};
 
@@ -41,6 +43,12 @@ pub enum LeaseError {
     Expired {
         /// Since when, in milliseconds.
         since_ms: u64,
+    },
+    /// Another program has put other keys in the place of those that this one knows.
+    #[error("the keys of {name} were changed meanwhile: call once more")]
+    KeysReplaced {
+        /// Whose.
+        name: String,
     },
     /// All leased views are spent.
     #[error("all leased views of this image are spent: lease more, or view where a node is reached")]
@@ -123,6 +131,7 @@ impl<'a> LeaseStore<'a> {
         use_it: impl FnOnce(&Released) -> Result<T, E>,
     ) -> Result<(T, u64), E> {
         let _lock = self.directory.lock().map_err(LeaseError::Store)?;
+        self.check_keys()?;
         let mut leased = self.read(image)?.ok_or(LeaseError::None)?;
         let place = usable(&leased.leases, now)?;
         let used = use_it(&leased.released)?;
@@ -180,20 +189,24 @@ impl<'a> LeaseStore<'a> {
         self.write(image, &leased)
     }
 
-    /// Seals everything to another key of the same user.
-    pub(super) fn seal_anew(&self, to: &PublicKey) -> Result<(), LeaseError> {
-        let _lock = self.directory.lock()?;
+    /// Seals everything to another key of the same user. Until what this gives is dropped, nobody seals anything to the old one.
+    pub(super) fn seal_anew(&self, to: &PublicKey) -> Result<File, LeaseError> {
+        let lock = self.directory.lock()?;
         for image in self.directory.names()?.iter().filter_map(|name| name.parse().ok()) {
-            if let Some(leased) = self.read(image)? {
-                self.write_to(image, &leased, to)?;
+            match self.read(image) {
+                Ok(Some(leased)) => self.write_to(image, &leased, to)?,
+                Ok(None) => {}
+                // It opens nothing as it is, and must not stop a user whose keys are in danger.
+                Err(error @ LeaseError::Unreadable { .. }) => log::warn!("{error}"),
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Ok(lock)
     }
 
-    fn purpose(&self, image: ImageId) -> Purpose {
+    fn purpose(&self, image: ImageId) -> SealedFor {
         let signer = self.identity.signer();
-        Purpose::Lease { cluster: signer.cluster, image, user: signer.user }
+        SealedFor::Lease { cluster: signer.cluster, image, user: signer.user }
     }
 
     fn read(&self, image: ImageId) -> Result<Option<Leased>, LeaseError> {
@@ -209,14 +222,23 @@ impl<'a> LeaseStore<'a> {
         leased.map(Some).ok_or(LeaseError::Unreadable { image })
     }
 
+    /// Refuses to go on with keys that are not the user's any more.
+    fn check_keys(&self) -> Result<(), LeaseError> {
+        if self.identity.is_present()? {
+            return Ok(());
+        }
+        Err(LeaseError::KeysReplaced { name: self.identity.name().to_owned() })
+    }
+
     fn write(&self, image: ImageId, leased: &Leased) -> Result<(), LeaseError> {
+        self.check_keys()?;
         self.write_to(image, leased, &self.identity.signer().keys().agreement)
     }
 
     fn write_to(&self, image: ImageId, leased: &Leased, to: &PublicKey) -> Result<(), LeaseError> {
         let unreadable = || LeaseError::Unreadable { image };
         let plain = zeroize::Zeroizing::new(codec::encode(leased).map_err(|_| unreadable())?);
-        let sealed = seal(&plain, to, &self.purpose(image), random()?).ok_or_else(unreadable)?;
+        let sealed = seal(&plain, to, &self.purpose(image)).ok_or_else(unreadable)?;
         Ok(self.directory.write(&image.to_string(), &BASE64_STANDARD.encode(sealed))?)
     }
 }

@@ -17,7 +17,7 @@ use crate::config::secrets::{
     IdentityFile, Passphrase, SECRET_BYTES, SecretDirectory, SecretsError, random, read_secret,
 };
 use crate::id::{ClusterId, UserId};
-use crate::identity::{Purpose, UserSecret};
+use crate::identity::UserSecret;
 use crate::protocol::user::UserKeys;
 
 const IDENTITY: &str = "identity.toml";
@@ -192,21 +192,21 @@ impl Identity {
         Some(Signer::new(self.signer.cluster, self.signer.user, self.next.clone()?))
     }
 
-    /// The keys that something may be sealed to that comes now.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = &UserSecret> {
-        std::iter::once(self.signer.secret()).chain(&self.next)
+    /// Whether these are the keys on disk still.
+    pub(super) fn is_present(&self) -> Result<bool, SecretsError> {
+        Ok(read_file(&self.directory.path(IDENTITY))? == self.file)
     }
 
-    /// Opens what was sealed to this user, also if the keys were changed meanwhile.
-    pub fn open(&self, sealed: &[u8], purpose: &Purpose) -> Option<Vec<u8>> {
-        self.secrets().find_map(|secret| crate::identity::open(sealed, secret, purpose))
+    /// The keys that something may be sealed to that comes now: two of them while they are changed.
+    pub fn secrets(&self) -> impl Iterator<Item = &UserSecret> {
+        std::iter::once(self.signer.secret()).chain(&self.next)
     }
 
     /// The cluster knows the new user: the keys get their place.
     ///
     /// # Errors
     /// The system refuses, or somebody else took the place.
-    pub fn is_registered(&self) -> Result<(), SecretsError> {
+    pub fn finish_registration(&self) -> Result<(), SecretsError> {
         let _lock = self.directory.lock()?;
         if self.directory.has(IDENTITY) {
             return Err(SecretsError::KeysExist { path: self.directory.path(IDENTITY) });
@@ -218,7 +218,7 @@ impl Identity {
     ///
     /// # Errors
     /// The system refuses.
-    pub fn is_refused(&self) -> Result<(), SecretsError> {
+    pub fn abandon_registration(&self) -> Result<(), SecretsError> {
         self.directory.remove(REGISTERING)
     }
 
@@ -249,10 +249,19 @@ impl Identity {
     ///
     /// # Errors
     /// The system refuses, or a lease cannot be read.
-    pub fn is_rotated(&mut self) -> Result<(), LeaseError> {
+    pub fn finish_rotation(&mut self) -> Result<(), LeaseError> {
         let Some(next) = self.next.clone() else { return Ok(()) };
-        LeaseStore::of(self)?.seal_anew(&next.public().agreement)?;
+        let _lock = self.directory.lock()?;
+        // Another program may have finished this rotation, and begun the next one.
+        let replaced = || LeaseError::KeysReplaced { name: self.file.name.clone() };
+        if !self.is_present()? || !self.directory.has(ROTATING) {
+            return Err(replaced());
+        }
         let file = read_file(&self.directory.path(ROTATING))?;
+        if UserSecret::from_bytes(&*file.secret(self.passphrase.as_ref())?) != next {
+            return Err(replaced());
+        }
+        let _leases = LeaseStore::of(self)?.seal_anew(&next.public().agreement)?;
         self.directory.rename(ROTATING, IDENTITY)?;
         self.signer = Signer::new(file.cluster, file.user, next);
         (self.file, self.next) = (file, None);

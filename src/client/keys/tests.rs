@@ -22,7 +22,7 @@ fn store() -> (tempfile::TempDir, KeyStore) {
 
 fn registered(store: &KeyStore, name: &str) -> Identity {
     let identity = store.prepare(CLUSTER, name, None, &nobody_asks).unwrap();
-    identity.is_registered().unwrap();
+    identity.finish_registration().unwrap();
     identity
 }
 
@@ -53,7 +53,7 @@ fn an_unfinished_registration_goes_on_with_the_same_keys() {
     assert!(store.names(CLUSTER).unwrap().is_empty(), "not before the cluster knows");
     let second = store.prepare(CLUSTER, "alice", None, &nobody_asks).unwrap();
     assert_eq!(first.user(), second.user());
-    second.is_refused().unwrap();
+    second.abandon_registration().unwrap();
     assert_ne!(store.prepare(CLUSTER, "alice", None, &nobody_asks).unwrap().user(), first.user());
 }
 
@@ -81,7 +81,7 @@ fn a_rotation_that_was_cut_short_has_both_keys_and_ends_with_the_new_ones() {
     let mut alice = store.load(CLUSTER, "alice", &nobody_asks).unwrap();
     assert_eq!((alice.signer().keys(), alice.next()), (old, Some(new)));
     assert_eq!(alice.prepare_rotation().unwrap(), new, "no third pair");
-    alice.is_rotated().unwrap();
+    alice.finish_rotation().unwrap();
 
     let alice = store.load(CLUSTER, "alice", &nobody_asks).unwrap();
     assert_eq!((alice.signer().keys(), alice.next()), (new, None));
@@ -96,12 +96,12 @@ fn a_passphrase_is_asked_for_and_kept_by_rotations() {
     let passphrase = Passphrase("correct horse".into());
     let ask = |_: &str| Ok(Passphrase("correct horse".into()));
     let alice = store.prepare(CLUSTER, "alice", Some(&passphrase), &nobody_asks).unwrap();
-    alice.is_registered().unwrap();
+    alice.finish_registration().unwrap();
     let wrong = store.load(CLUSTER, "alice", &|_| Ok(Passphrase("wrong".into()))).unwrap_err();
     assert!(matches!(wrong, SecretsError::WrongPassphrase { .. }), "{wrong}");
     let mut alice = store.load(CLUSTER, "alice", &ask).unwrap();
     alice.prepare_rotation().unwrap();
-    alice.is_rotated().unwrap();
+    alice.finish_rotation().unwrap();
     assert!(store.load(CLUSTER, "alice", &ask).unwrap().file().is_locked());
 }
 
@@ -145,10 +145,13 @@ fn a_view_without_an_answer_is_asked_for_with_the_same_id_until_it_is_complete()
 
 #[test]
 fn two_processes_of_one_user_ask_one_after_the_other() {
-    let (_directory, store) = store();
+    let (directory, store) = store();
     let bob = registered(&store, "bob");
     let take = |number: u8| Journalled::take(&bob, IMAGE, ImageAction::View, RequestId([number; 16])).unwrap();
     let first = take(1);
+    let entry = directory.path().join(format!("keys/abababababababab/bob/journal/{IMAGE}"));
+    let held = fs::File::open(entry).unwrap().try_lock();
+    assert!(matches!(held, Err(fs::TryLockError::WouldBlock)), "{held:?}");
     let second = std::thread::scope(|scope| {
         let waiting = scope.spawn(|| take(2).id);
         first.close().unwrap();
@@ -168,6 +171,29 @@ fn keep(identity: &Identity, number: u8, views: u64, until: Date) {
 
 fn spend(store: &LeaseStore<'_>, now: u64) -> Result<u64, LeaseError> {
     store.spend(IMAGE, Date(now), |released| Ok::<_, LeaseError>(released.data_key)).map(|(_, left)| left)
+}
+
+/// A program that knows only the keys of before must not seal anything to them: nobody could open it.
+#[test]
+fn nothing_is_sealed_to_keys_that_were_replaced_meanwhile() {
+    let (_directory, store) = store();
+    let before = registered(&store, "bob");
+    keep(&before, 1, 2, Date(1_000));
+    let mut after = store.load(CLUSTER, "bob", &nobody_asks).unwrap();
+    after.prepare_rotation().unwrap();
+    let mut during = store.load(CLUSTER, "bob", &nobody_asks).unwrap();
+    after.finish_rotation().unwrap();
+    assert!(matches!(during.finish_rotation(), Err(LeaseError::KeysReplaced { .. })), "it is done");
+    after.prepare_rotation().unwrap();
+    assert!(matches!(during.finish_rotation(), Err(LeaseError::KeysReplaced { .. })), "those are others");
+    let after = store.load(CLUSTER, "bob", &nobody_asks).unwrap();
+    let lease = Lease { id: RequestId([2; 16]), views: 1, left: 1, until: Date(1_000), returning: None };
+    for old in [&before, &during] {
+        let leases = LeaseStore::of(old).unwrap();
+        assert!(leases.add(IMAGE, released(), lease.clone()).is_err());
+        assert!(spend(&leases, 1).is_err());
+    }
+    assert_eq!(spend(&LeaseStore::of(&after).unwrap(), 1).unwrap(), 1, "nothing was lost");
 }
 
 #[test]

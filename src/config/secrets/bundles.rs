@@ -14,7 +14,7 @@ const OPERATOR: &str = "operator";
 
 /// Whether a cluster is made, or certificates of one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
+pub enum Occasion {
     /// A new cluster.
     Create,
     /// New certificates, also for nodes that were added: cluster key, authority and admin token stay.
@@ -38,11 +38,11 @@ pub struct Bundles {
 ///
 /// # Errors
 /// There is a cluster already, or none to renew, or the system refused.
-pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bundles, SecretsError> {
+pub fn make(out: &Path, nodes: &[ConfiguredNode], occasion: Occasion) -> Result<Bundles, SecretsError> {
     let path = out.join(OPERATOR);
-    let operator = match purpose {
-        Purpose::Create if path.exists() => return Err(SecretsError::Exists { path }),
-        Purpose::Create => {
+    let operator = match occasion {
+        Occasion::Create if path.exists() => return Err(SecretsError::Exists { path }),
+        Occasion::Create => {
             SecretDirectory::create(out)?;
             let operator = SecretDirectory::create(&path)?;
             operator.write(CLUSTER_KEY_FILE, &cluster_key::fresh()?)?;
@@ -50,7 +50,7 @@ pub fn make(out: &Path, nodes: &[ConfiguredNode], purpose: Purpose) -> Result<Bu
             Authority::fresh(Validity::of_authority(now_s()))?.store(&operator)?;
             operator
         }
-        Purpose::Renew | Purpose::Add => SecretDirectory::open(&path)?,
+        Occasion::Renew | Occasion::Add => SecretDirectory::open(&path)?,
     };
     let authority = Authority::load(&operator)?;
     let valid = Validity::of_node(now_s());

@@ -6,6 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
+use data_encoding::HEXLOWER;
 
 use super::SecretsError;
 
@@ -187,7 +188,7 @@ pub fn random<const N: usize>() -> Result<[u8; N], SecretsError> {
 
 /// Bytes as hexadecimal digits.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    HEXLOWER.encode(bytes)
 }
 
 pub(super) fn unusable(path: &Path) -> impl FnOnce(std::io::Error) -> SecretsError {

@@ -42,7 +42,7 @@ impl fmt::Debug for Passphrase {
 }
 
 /// The keys of a user at one cluster, as they lie on disk.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IdentityFile {
     format: u32,
@@ -58,7 +58,7 @@ pub struct IdentityFile {
     locked: Option<Locked>,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Locked {
     memory_kib: u32,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use super::bundles::{self, Purpose};
+use super::bundles::{self, Occasion};
 use super::*;
 use crate::config::ClusterConfig;
 
@@ -114,7 +114,7 @@ fn a_bundle_is_for_its_node_and_must_be_whole() {
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("secrets");
     let config = ClusterConfig::default();
-    let made = bundles::make(&out, &config.nodes, Purpose::Create).unwrap();
+    let made = bundles::make(&out, &config.nodes, Occasion::Create).unwrap();
     let (first, second) = (&made.nodes[0].1, &made.nodes[1].1);
     assert_eq!(files_of(first), ["admin.token", "ca.pem", "cluster.key", "node-1.key", "node-1.pem"]);
     assert_eq!(files_of(&made.operator), ["admin.token", "ca.key", "ca.pem", "cluster.key"]);
@@ -129,7 +129,7 @@ fn a_bundle_is_for_its_node_and_must_be_whole() {
     fs::copy(second.join("node-2.pem"), first.join("node-1.pem")).unwrap();
     let error = of_bundle(first, NODE).unwrap_err().to_string();
     assert!(error.contains("node-2") && error.contains("node-1"), "{error}");
-    let other = bundles::make(&home.path().join("other"), &config.nodes, Purpose::Create).unwrap();
+    let other = bundles::make(&home.path().join("other"), &config.nodes, Occasion::Create).unwrap();
     fs::copy(other.nodes[1].1.join("ca.pem"), second.join("ca.pem")).unwrap();
     assert!(of_bundle(second, NodeId(2)).is_err());
 }
@@ -139,12 +139,12 @@ fn renewing_gives_new_certificates_of_the_same_cluster_and_bundles_to_added_node
     let home = tempfile::tempdir().unwrap();
     let out = home.path().join("secrets");
     let nodes = ClusterConfig::default().nodes;
-    assert!(bundles::make(&out, &nodes, Purpose::Renew).is_err(), "there is no cluster yet");
-    let made = bundles::make(&out, &nodes[..2], Purpose::Create).unwrap();
+    assert!(bundles::make(&out, &nodes, Occasion::Renew).is_err(), "there is no cluster yet");
+    let made = bundles::make(&out, &nodes[..2], Occasion::Create).unwrap();
     let before = of_bundle(&made.nodes[0].1, NODE).unwrap();
-    assert!(matches!(bundles::make(&out, &nodes, Purpose::Create), Err(SecretsError::Exists { .. })));
+    assert!(matches!(bundles::make(&out, &nodes, Occasion::Create), Err(SecretsError::Exists { .. })));
 
-    let renewed = bundles::make(&out, &nodes, Purpose::Renew).unwrap();
+    let renewed = bundles::make(&out, &nodes, Occasion::Renew).unwrap();
     let after = of_bundle(&renewed.nodes[0].1, NODE).unwrap();
     assert_ne!(after.credentials.certificate, before.credentials.certificate);
     assert_eq!(after.credentials.authority, before.credentials.authority);

@@ -9,10 +9,16 @@ use serde::{Deserialize, Serialize};
 use super::{clock, stored};
 use crate::id::RequestId;
 use crate::protocol::ledger::{Answer, Caller, Done, Expectation, KvOperation, KvResult, Refused, Stamp};
+use crate::protocol::rights::{ImageCommand, ImageDone};
+use crate::protocol::user::SIGNED_WITHIN_MS;
 
 /// How long an answer is kept at least, in milliseconds: 60 s. A client that tries again later than that must
 /// look first what became of its request.
 pub const ANSWERS_KEPT_MS: u64 = 60_000;
+
+/// How long it is remembered at least that a command on an image left no trace, in milliseconds: as long as its signature may count, by
+/// a signer's clock that is ahead.
+pub(super) const WITHOUT_TRACE_KEPT_MS: u64 = 2 * SIGNED_WITHIN_MS;
 
 /// Answers of this span of time are forgotten together.
 const GENERATION_MS: u64 = 10_000;
@@ -20,7 +26,7 @@ const GENERATION_MS: u64 = 10_000;
 /// What an answer takes beside its results, about, in bytes: its id, its numbers, and the map's own space.
 const BESIDE_RESULTS: u64 = 128;
 
-/// What a request was about: the first half of the BLAKE3-256 of its operations.
+/// What a request was about: the first half of a BLAKE3-256.
 type Content = [u8; 16];
 
 /// Kept answers, in generations, each of which goes as a whole.
@@ -67,6 +73,7 @@ enum Outcome {
     One(KvResult),
     Several(Box<[KvResult]>),
     Refused(Box<Refused>),
+    Image(Box<ImageDone>),
 }
 
 /// What is known of a request.
@@ -98,6 +105,18 @@ pub(super) fn content(operations: &[KvOperation]) -> Content {
             }
         }
     }
+    half(&hasher)
+}
+
+/// The same for a command on an image, whose wrap and signature are not part of it either.
+pub(super) fn content_of_image(command: &ImageCommand) -> Content {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&command.image.0);
+    command.action.hash_into(&mut hasher);
+    half(&hasher)
+}
+
+fn half(hasher: &blake3::Hasher) -> Content {
     let mut content = Content::default();
     content.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
     content
@@ -134,9 +153,9 @@ impl Answers {
         }
     }
 
-    /// Forgets the generations whose youngest answer is old enough.
-    pub fn forget(&mut self, now: Stamp) {
-        let kept_for = clock::at_least(ANSWERS_KEPT_MS);
+    /// Forgets the generations whose youngest answer is older than so many milliseconds.
+    pub fn forget(&mut self, now: Stamp, kept_ms: u64) {
+        let kept_for = clock::at_least(kept_ms);
         while self.generations.front().is_some_and(|oldest| oldest.last.0 + kept_for < now.0) {
             let gone = self.generations.pop_front();
             self.size_bytes -= gone.map_or(0, |gone| gone.size_bytes());
@@ -164,15 +183,19 @@ impl Kept {
             Outcome::One(_) => 0,
             Outcome::Several(results) => size_of_val::<[KvResult]>(results),
             Outcome::Refused(_) => size_of::<Refused>(),
+            Outcome::Image(_) => size_of::<ImageDone>(),
         };
         BESIDE_RESULTS + results as u64
     }
 
     fn new(content: Content, answer: &Answer) -> Self {
-        let outcome = match answer.kv() {
-            Ok(results) if results.len() == 1 => Outcome::One(results[0]),
-            Ok(results) => Outcome::Several(results.into()),
-            Err(refused) => Outcome::Refused(Box::new(refused)),
+        let outcome = match &answer.outcome {
+            Ok(Done::Kv(results)) if results.len() == 1 => Outcome::One(results[0]),
+            Ok(Done::Kv(results)) => Outcome::Several(results.as_slice().into()),
+            Ok(Done::Image(done)) => Outcome::Image(Box::new(*done)),
+            // Commands on users are not kept.
+            Ok(Done::User) => Outcome::Several(Box::default()),
+            Err(refused) => Outcome::Refused(Box::new(*refused)),
         };
         Kept { content, commit: answer.commit, revision: answer.revision, outcome }
     }
@@ -182,6 +205,7 @@ impl Kept {
             Outcome::One(result) => Ok(Done::Kv(vec![*result])),
             Outcome::Several(results) => Ok(Done::Kv(results.to_vec())),
             Outcome::Refused(refused) => Err(**refused),
+            Outcome::Image(done) => Ok(Done::Image(**done)),
         };
         Answer { commit: self.commit, revision: self.revision, outcome }
     }

@@ -14,7 +14,7 @@ use crate::id::{ImageId, RequestId, UserId};
 use crate::protocol::ledger::RefusedWhy;
 use crate::protocol::rights::{
     AuditEntry, ImageAction, ImageCommand, ImageDone, ImageRecord, Link, MOST_RIGHTS, MOST_VIEWS, Right, WrapTerms,
-    first_link,
+    check_rights, first_link,
 };
 use crate::protocol::user::Date;
 
@@ -25,8 +25,12 @@ const RIGHT_BYTES: u64 = 192;
 /// What an audit entry takes, about, in bytes.
 const ENTRY_BYTES: u64 = 384;
 
-/// Images of one owner that may have records: whoever makes headers without end fills no ledger.
-const IMAGES_OF_AN_OWNER: u64 = 10_000;
+/// What the records of one owner's images may take together, about, in bytes: 64 MiB, some 170,000 entries. Nobody fills the ledger for
+/// everybody.
+const BYTES_OF_AN_OWNER: u64 = 64 << 20;
+
+/// How often a user may give views of one image back: a lease that comes back costs nobody a view, but leaves two entries.
+const RETURNS_OF_A_USER: u64 = 64;
 
 /// Records that one command lets go at most; the rest goes with the next ones.
 const FORGOTTEN_AT_ONCE: usize = 1024;
@@ -42,9 +46,9 @@ pub(super) struct Images {
     /// Who owns what.
     #[serde(skip_serializing)]
     owned: OrdSet<(UserId, ImageId)>,
-    /// How many images each owner has.
+    /// What the records of each owner take.
     #[serde(skip_serializing)]
-    counts: OrdMap<UserId, u64>,
+    bytes: OrdMap<UserId, u64>,
     #[serde(skip_serializing)]
     footprint_bytes: u64,
 }
@@ -60,10 +64,12 @@ impl From<StoredImages> for Images {
     fn from(StoredImages { records }: StoredImages) -> Images {
         let due = records.iter().filter_map(|(image, record)| Some((record.over()?, *image))).collect();
         let owned = records.iter().map(|(image, record)| (record.terms.owner, *image)).collect();
-        let mut counts: OrdMap<UserId, u64> = OrdMap::new();
-        records.values().for_each(|record| *counts.entry(record.terms.owner).or_default() += 1);
-        let footprint_bytes = records.values().map(Record::footprint_bytes).sum();
-        Images { records, due, owned, counts, footprint_bytes }
+        let mut bytes: OrdMap<UserId, u64> = OrdMap::new();
+        for record in records.values() {
+            *bytes.entry(record.terms.owner).or_default() += record.footprint_bytes();
+        }
+        let footprint_bytes = bytes.values().sum();
+        Images { records, due, owned, bytes, footprint_bytes }
     }
 }
 
@@ -76,7 +82,17 @@ struct Record {
     /// Requests that were done, with the place of their entry: none is done twice, for as long as the record lives.
     #[serde(deserialize_with = "stored::map::<(UserId, RequestId), _, _, _>")]
     done: OrdMap<(UserId, RequestId), u64>,
+    /// What was given back, by the request that made the lease.
+    #[serde(deserialize_with = "stored::map::<(UserId, RequestId), _, _, _>")]
+    returned: OrdMap<(UserId, RequestId), Returned>,
     link: Link,
+}
+
+/// What was given back of a lease.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Returned {
+    views: u64,
+    times: u64,
 }
 
 /// How the rights to an image stand. A command changes a copy of this, which is small, and leaves nothing if it is refused half-way.
@@ -85,15 +101,14 @@ struct Standing {
     expires: Option<Date>,
     rights: BTreeMap<UserId, Right>,
     leases_returnable: bool,
-    /// Views that were given back, by the request that made the lease.
-    returned: BTreeMap<RequestId, u64>,
 }
 
-/// A lease as it was made.
+/// A lease of which views may still be given back.
 struct Leased {
     at: Date,
-    views: u64,
     for_ms: u64,
+    /// How many.
+    views: u64,
 }
 
 /// What a command was about, beside the action itself.
@@ -107,9 +122,9 @@ pub(super) struct Asked<'a> {
     /// The command.
     pub command: &'a ImageCommand,
     /// The latest date of any entry: what has expired by it stays expired.
-    pub now: Date,
-    /// The leader's clock at this entry, for people.
-    pub wall: Date,
+    pub latest_date: Date,
+    /// The leader's clock at this entry: what stands in the audit, and what a lease is over by.
+    pub entry_date: Date,
 }
 
 impl Record {
@@ -119,8 +134,20 @@ impl Record {
             standing: Standing::new(terms),
             audit: Vector::new(),
             done: OrdMap::new(),
+            returned: OrdMap::new(),
             link: first_link(image, terms),
         }
+    }
+
+    /// The one that a wrap makes, as long as it may. Once its rights have ended, whoever it names is told so.
+    fn from_wrap(image: ImageId, terms: &WrapTerms, by: UserId, latest_date: Date) -> Result<Record, RefusedWhy> {
+        if terms.expires.is_some_and(|expires| expires <= latest_date) {
+            let is_named = terms.owner == by || terms.rights.contains_key(&by);
+            return Err(if is_named { RefusedWhy::Expired } else { RefusedWhy::NoRight });
+        }
+        // A node that seals checks the same; a wrap that says otherwise was not made by one.
+        check_rights(&terms.rights)?;
+        Ok(Record::new(image, terms))
     }
 
     /// When it may go.
@@ -129,7 +156,7 @@ impl Record {
     }
 
     fn footprint_bytes(&self) -> u64 {
-        let rights = (self.standing.rights.len() + self.standing.returned.len()) as u64;
+        let rights = (self.standing.rights.len() + self.returned.len()) as u64;
         BESIDE_RIGHTS + RIGHT_BYTES * rights + ENTRY_BYTES * self.audit.len() as u64
     }
 
@@ -140,20 +167,26 @@ impl Record {
         Some(if entry.action == *action { Ok(entry) } else { Err(RefusedWhy::IdReused) })
     }
 
-    /// The lease that the user made with that request.
+    /// What is left to give back of the lease that the user made with that request.
     fn lease(&self, by: UserId, id: RequestId) -> Option<Leased> {
         let number = *self.done.get(&(by, id))?;
-        match *self.audit.get(number as usize - 1)? {
-            AuditEntry { at, action: ImageAction::Lease { views, for_ms }, .. } => Some(Leased { at, views, for_ms }),
-            _ => None,
-        }
+        let AuditEntry { at, action: ImageAction::Lease { views, for_ms }, .. } =
+            *self.audit.get(number as usize - 1)?
+        else {
+            return None;
+        };
+        let (first, last) = ((by, RequestId([0; 16])), (by, RequestId([255; 16])));
+        let times: u64 = self.returned.range(first..=last).map(|(_, returned)| returned.times).sum();
+        let returned = self.returned.get(&(by, id)).copied().unwrap_or_default();
+        let views = views.checked_sub(returned.views)?;
+        (times < RETURNS_OF_A_USER).then_some(Leased { at, for_ms, views })
     }
 
     fn record(&mut self, asked: &Asked<'_>, right: Option<Right>) {
         let number = self.audit.len() as u64 + 1;
-        let Asked { commit, by, id, command, wall, .. } = *asked;
+        let Asked { commit, by, id, command, entry_date, .. } = *asked;
         let (node, action) = (command.node, command.action);
-        let mut entry = AuditEntry { number, commit, at: wall, by, node, id, action, right, link: self.link };
+        let mut entry = AuditEntry { number, commit, at: entry_date, by, node, id, action, right, link: self.link };
         entry.link = entry.link_behind(self.link);
         self.link = entry.link;
         self.audit.push_back(entry);
@@ -175,7 +208,8 @@ impl Record {
 impl Standing {
     fn new(terms: &WrapTerms) -> Standing {
         let rights = terms.rights.iter().map(|(user, views)| (*user, Right::of(*views))).collect();
-        Standing { expires: terms.expires, rights, leases_returnable: false, returned: BTreeMap::new() }
+        let WrapTerms { expires, leases_returnable, .. } = *terms;
+        Standing { expires, rights, leases_returnable }
     }
 
     /// Does what is permitted. `lease` is the one that a return speaks of.
@@ -195,16 +229,16 @@ impl Standing {
             return Err(RefusedWhy::NotTheOwner);
         }
         match *action {
-            ImageAction::View => self.spend(by, asked.now, 1, |right| right.spent += 1).map(Some),
+            ImageAction::View => self.spend(by, asked.latest_date, 1, |right| right.spent += 1).map(Some),
             ImageAction::Lease { views, .. } => {
-                self.spend(by, asked.now, views, |right| right.leased += views).map(Some)
+                self.spend(by, asked.latest_date, views, |right| right.leased += views).map(Some)
             }
             ImageAction::Burn => {
                 let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
                 right.burnt += std::mem::take(&mut right.left);
                 Ok(Some(*right))
             }
-            ImageAction::Return { lease: id, views } => self.give_back(by, asked.wall, id, lease, views).map(Some),
+            ImageAction::Return { views, .. } => self.give_back(by, asked.entry_date, lease, views).map(Some),
             ImageAction::Grant { user, views } => {
                 let left = self.rights.get(&user).map_or(0, |right| right.left);
                 self.set_left(user, left.checked_add(views).ok_or(RefusedWhy::TooManyViews)?).map(Some)
@@ -228,9 +262,15 @@ impl Standing {
     }
 
     /// Takes views that are left for something else.
-    fn spend(&mut self, by: UserId, now: Date, views: u64, take: impl FnOnce(&mut Right)) -> Result<Right, RefusedWhy> {
+    fn spend(
+        &mut self,
+        by: UserId,
+        latest_date: Date,
+        views: u64,
+        take: impl FnOnce(&mut Right),
+    ) -> Result<Right, RefusedWhy> {
         let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
-        if self.expires.is_some_and(|expires| expires <= now) {
+        if self.expires.is_some_and(|expires| expires <= latest_date) {
             return Err(RefusedWhy::Expired);
         }
         match right.left {
@@ -247,24 +287,21 @@ impl Standing {
     fn give_back(
         &mut self,
         by: UserId,
-        now: Date,
-        id: RequestId,
+        entry_date: Date,
         lease: Option<Leased>,
         views: u64,
     ) -> Result<Right, RefusedWhy> {
-        let Leased { at, views: leased, for_ms } = lease.ok_or(RefusedWhy::NotReturnable)?;
-        if !self.leases_returnable || until(at, for_ms, self.expires) <= now {
+        let Leased { at, for_ms, views: left } = lease.ok_or(RefusedWhy::NotReturnable)?;
+        if !self.leases_returnable || until(at, for_ms, self.expires) <= entry_date {
             return Err(RefusedWhy::NotReturnable);
         }
-        let returned = self.returned.get(&id).copied().unwrap_or_default();
-        let left = leased - returned;
         if views == 0 || views > left {
             return Err(RefusedWhy::NotSoMany { left });
         }
         let right = self.rights.get_mut(&by).ok_or(RefusedWhy::NoRight)?;
-        self.returned.insert(id, returned + views);
-        right.leased -= views;
-        right.left += views;
+        right.leased = right.leased.checked_sub(views).ok_or(RefusedWhy::NotReturnable)?;
+        // What the owner has closed is not opened by views that were on a journey then.
+        *(if right.is_revoked { &mut right.revoked } else { &mut right.left }) += views;
         Ok(*right)
     }
 
@@ -306,70 +343,81 @@ impl Images {
         if let Some(repeated) = known.and_then(|record| record.repeated(asked.by, asked.id, action)) {
             let (expires, entry) = (known.and_then(|record| record.standing.expires), repeated?);
             let done = done(entry.at, &entry.action, entry.right, expires);
-            return Ok(Applied { commit: entry.commit, done });
+            return Ok(Applied { commit: entry.commit, done, leaves_a_trace: true });
         }
-        let terms = &asked.command.terms;
+        let without_trace = |done| Ok(Applied { commit: asked.commit, done, leaves_a_trace: false });
+        // A record that a node has seen before it asked may be gone since; what it was is not told.
+        let terms = known.map(|record| &record.terms).or(asked.command.terms.as_ref()).ok_or(RefusedWhy::NoRight)?;
         if is_owners_view(terms, asked.by, action) {
             // Not counted, so nothing is remembered of it.
-            return Ok(Applied { commit: asked.commit, done: ImageDone { right: None, until: None } });
+            return without_trace(ImageDone { right: None, until: None });
         }
-        let before = match known {
-            Some(record) => record.standing.clone(),
-            None if terms.expires.is_none_or(|expires| expires > asked.now) => {
-                check_terms(terms)?;
-                Standing::new(terms)
-            }
-            None => {
-                let may = terms.owner == asked.by || terms.rights.contains_key(&asked.by);
-                return Err(if may { RefusedWhy::Expired } else { RefusedWhy::NoRight });
-            }
+        let owner = terms.owner;
+        let fresh = match known {
+            Some(_) => None,
+            None => Some(Record::from_wrap(image, terms, asked.by, asked.latest_date)?),
         };
+        let Some(record) = known.or(fresh.as_ref()) else { return Err(RefusedWhy::NoRight) };
         if let ImageAction::Grant { user, .. } | ImageAction::SetQuota { user, .. } = action
-            && terms.owner == asked.by
+            && owner == asked.by
             && !may_have_rights(*user)
         {
             return Err(RefusedWhy::NoSuchUser);
         }
         let lease = match *action {
-            ImageAction::Return { lease, .. } => known.and_then(|record| record.lease(asked.by, lease)),
+            ImageAction::Return { lease, .. } => record.lease(asked.by, lease),
             _ => None,
         };
-        let mut standing = before.clone();
-        let right = standing.perform(asked, terms.owner, lease)?;
-        let done = done(asked.wall, action, right, standing.expires);
-        if standing == before {
+        let mut standing = record.standing.clone();
+        let right = standing.perform(asked, owner, lease)?;
+        let done = done(asked.entry_date, action, right, standing.expires);
+        if standing == record.standing {
             // What is so already leaves no trace, however often it is said.
-            return Ok(Applied { commit: asked.commit, done });
+            return without_trace(done);
         }
-        if known.is_none() && self.counts.get(&terms.owner).copied().unwrap_or_default() >= IMAGES_OF_AN_OWNER {
-            return Err(RefusedWhy::TooManyImages);
+        let more = fresh.as_ref().map_or(0, Record::footprint_bytes) + RIGHT_BYTES + ENTRY_BYTES;
+        let has_room = self.bytes.get(&owner).copied().unwrap_or_default() + more <= BYTES_OF_AN_OWNER;
+        if !has_room && (fresh.is_some() || !action.only_takes_away()) {
+            return Err(RefusedWhy::OwnerIsFull);
         }
-        self.change(image, terms, |record| {
+        self.change(image, owner, fresh, |record| {
             record.standing = standing;
+            if let ImageAction::Return { lease, views } = *action {
+                let returned = record.returned.entry((asked.by, lease)).or_default();
+                (returned.views, returned.times) = (returned.views + views, returned.times + 1);
+            }
             record.record(asked, right);
         });
-        Ok(Applied { commit: asked.commit, done })
+        Ok(Applied { commit: asked.commit, done, leaves_a_trace: true })
     }
 
     /// Whether the command adds nothing: it was done before, or leaves nothing.
     pub fn is_settled(&self, by: UserId, id: RequestId, command: &ImageCommand) -> bool {
         let known = self.records.get(&command.image);
         let is_repeated = known.is_some_and(|record| record.repeated(by, id, &command.action).is_some());
-        is_repeated || is_owners_view(&command.terms, by, &command.action)
+        let terms = known.map(|record| &record.terms).or(command.terms.as_ref());
+        is_repeated || terms.is_some_and(|terms| is_owners_view(terms, by, &command.action))
     }
 
-    /// Changes a record in its place, which may be a new one: a copy would copy the end of its audit chain each time.
-    fn change(&mut self, image: ImageId, terms: &WrapTerms, change: impl FnOnce(&mut Record)) {
-        let owner = terms.owner;
-        if self.owned.insert((owner, image)).is_none() {
-            *self.counts.entry(owner).or_default() += 1;
-            self.records.insert(image, Record::new(image, terms));
+    /// Whether anything is remembered of the image.
+    pub fn has(&self, image: ImageId) -> bool {
+        self.records.contains_key(&image)
+    }
+
+    /// Changes a record in its place, which is `fresh` if there was none: a copy would copy the end of its audit chain each time.
+    fn change(&mut self, image: ImageId, owner: UserId, fresh: Option<Record>, change: impl FnOnce(&mut Record)) {
+        let bytes = self.bytes.entry(owner).or_default();
+        if let Some(fresh) = fresh {
+            self.owned.insert((owner, image));
+            self.records.insert(image, fresh);
         } else if let Some(record) = self.records.get(&image) {
+            *bytes -= record.footprint_bytes();
             self.footprint_bytes -= record.footprint_bytes();
         }
         let Some(record) = self.records.get_mut(&image) else { return };
         let before = record.over();
         change(record);
+        *bytes += record.footprint_bytes();
         self.footprint_bytes += record.footprint_bytes();
         let over = record.over();
         if over != before
@@ -383,15 +431,19 @@ impl Images {
     }
 
     /// Lets records go whose time has passed, up to a bound.
-    pub fn forget(&mut self, now: Date) {
-        let due = self.due.iter().take_while(|(over, _)| *over <= now).take(FORGOTTEN_AT_ONCE);
+    pub fn forget(&mut self, latest_date: Date) {
+        let due = self.due.iter().take_while(|(over, _)| *over <= latest_date).take(FORGOTTEN_AT_ONCE);
         for (over, image) in due.copied().collect::<Vec<_>>() {
             self.due.remove(&(over, image));
             if let Some(record) = self.records.remove(&image) {
+                let owner = record.terms.owner;
                 self.footprint_bytes -= record.footprint_bytes();
-                self.owned.remove(&(record.terms.owner, image));
-                if let Some(count) = self.counts.get_mut(&record.terms.owner) {
-                    *count -= 1;
+                self.owned.remove(&(owner, image));
+                if let Some(bytes) = self.bytes.get_mut(&owner) {
+                    *bytes -= record.footprint_bytes();
+                    if *bytes == 0 {
+                        self.bytes.remove(&owner);
+                    }
                 }
             }
         }
@@ -403,6 +455,22 @@ impl Images {
 
     pub fn get(&self, image: ImageId) -> Option<ImageRecord> {
         self.records.get(&image).map(Record::shown)
+    }
+
+    /// The image for somebody who shows its wrap: as it is remembered, or as the wrap would make it.
+    pub fn look(
+        &self,
+        image: ImageId,
+        terms: &WrapTerms,
+        by: UserId,
+        latest_date: Date,
+    ) -> Result<ImageRecord, RefusedWhy> {
+        let record = match self.records.get(&image) {
+            Some(record) => record.shown(),
+            None => Record::from_wrap(image, terms, by, latest_date)?.shown(),
+        };
+        let has_right = terms.owner == by || record.rights.contains_key(&by);
+        if has_right { Ok(record) } else { Err(RefusedWhy::NoRight) }
     }
 
     /// The images of an owner in the order of their ids, behind one.
@@ -430,6 +498,8 @@ impl Images {
 pub(super) struct Applied {
     pub commit: u64,
     pub done: ImageDone,
+    /// Whether the image's record shows it, and with it the request's id.
+    pub leaves_a_trace: bool,
 }
 
 fn done(at: Date, action: &ImageAction, right: Option<Right>, expires: Option<Date>) -> ImageDone {
@@ -440,15 +510,4 @@ fn done(at: Date, action: &ImageAction, right: Option<Right>, expires: Option<Da
 /// Whether the owner opens her own image, which is not counted.
 fn is_owners_view(terms: &WrapTerms, by: UserId, action: &ImageAction) -> bool {
     terms.owner == by && *action == ImageAction::View
-}
-
-/// A node that seals checks the same; a wrap that says otherwise was not made by one.
-fn check_terms(terms: &WrapTerms) -> Result<(), RefusedWhy> {
-    if terms.rights.len() > MOST_RIGHTS {
-        return Err(RefusedWhy::TooManyRights);
-    }
-    if terms.rights.values().any(|views| *views > MOST_VIEWS) {
-        return Err(RefusedWhy::TooManyViews);
-    }
-    Ok(())
 }

@@ -23,15 +23,15 @@ pub use self::answers::ANSWERS_KEPT_MS;
 pub use self::clock::{IDLE_MS, LeaderClock};
 pub use self::kv::{PAGE_LIMIT, Page};
 
-use self::answers::{Answers, Known};
-use self::images::{Asked, Images};
+use self::answers::{Answers, Known, WITHOUT_TRACE_KEPT_MS};
+use self::images::{Applied, Asked, Images};
 use self::kv::Table;
 use self::users::Users;
 use crate::id::{ImageId, UserId};
 use crate::protocol::ledger::{
     Answer, Caller, Change, Done, KeyValue, KvOperation, Refused, RefusedWhy, Request, Stamp, Write,
 };
-use crate::protocol::rights::{AuditEntry, ImageCommand, ImageDone, ImageRecord};
+use crate::protocol::rights::{AuditEntry, ImageCommand, ImageRecord, WrapTerms};
 use crate::protocol::user::{Date, InvitationId, User};
 
 /// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
@@ -43,12 +43,14 @@ pub struct Ledger {
     revision: u64,
     stamp: Stamp,
     /// The latest date of any entry: what has expired does not come back, whoever leads.
-    date: Date,
+    latest_date: Date,
     /// The date of the last entry, by the clock of the leader that wrote it: what signed requests are compared with. A leader whose
     /// clock is wrong must not leave its date to the next one.
-    wall: Date,
+    entry_date: Date,
     table: Table,
     answers: Answers,
+    /// What came of commands on images that left no trace there: refused ones, and what was so already. Views apart.
+    without_trace: Answers,
     users: Users,
     images: Images,
 }
@@ -58,12 +60,13 @@ impl Ledger {
     /// Gives the keys that are gone.
     pub fn advance(&mut self, stamp: Stamp, date: Date) -> Vec<Change> {
         self.stamp = self.stamp.max(stamp);
-        self.wall = date;
-        self.date = self.date.max(date);
-        self.images.forget(self.date);
+        self.entry_date = date;
+        self.latest_date = self.latest_date.max(date);
+        self.images.forget(self.latest_date);
         let expired = self.table.expire(self.stamp);
         self.revision += u64::from(!expired.is_empty());
-        self.answers.forget(self.stamp);
+        self.answers.forget(self.stamp, ANSWERS_KEPT_MS);
+        self.without_trace.forget(self.stamp, WITHOUT_TRACE_KEPT_MS);
         expired.into_iter().map(|key| Change { revision: self.revision, key, now: None }).collect()
     }
 
@@ -83,13 +86,10 @@ impl Ledger {
         let (commit, outcome) = match &write.request {
             Request::Kv(operations) => return self.apply_operations(commit, write, operations),
             Request::User { signed, command } => {
-                let done = self.users.apply(write.caller, *signed, command, self.wall);
+                let done = self.users.apply(write.caller, *signed, command, self.entry_date);
                 (commit, done.map_or_else(refused, |()| Ok(Done::User)))
             }
-            Request::Image(command) => match self.apply_image(commit, write, command) {
-                Ok((commit, done)) => (commit, Ok(Done::Image(done))),
-                Err(why) => (commit, refused(why)),
-            },
+            Request::Image(command) => return self.apply_image(commit, write, command),
         };
         Answer { commit, revision: self.revision, outcome }
     }
@@ -115,17 +115,38 @@ impl Ledger {
         answer
     }
 
-    /// A signature is looked at before what is known of its request: an old one is refused, not answered.
-    fn apply_image(
-        &mut self,
-        commit: u64,
-        write: &Write,
-        command: &ImageCommand,
-    ) -> Result<(u64, ImageDone), RefusedWhy> {
-        let by = self.users.check(write.caller, command.signed, self.wall)?;
-        let asked = Asked { commit, by, id: write.id, command, now: self.date, wall: self.wall };
-        let applied = self.images.apply(&asked, |user| self.users.may_have_rights(user))?;
-        Ok((applied.commit, applied.done))
+    /// A signature is looked at before what is known of its request: one that is not of this time is refused, not answered, and may be
+    /// asked again with a fresh one. Else a command is decided once, whatever its outcome, so that a copy of it that was late cannot do
+    /// what its sender was told was not done.
+    fn apply_image(&mut self, commit: u64, write: &Write, command: &ImageCommand) -> Answer {
+        let revision = self.revision;
+        let refused = |why| Answer { commit, revision, outcome: Err(Refused { operation: 0, why }) };
+        let by = match self.users.check(write.caller, command.signed, self.entry_date) {
+            Ok(by) => by,
+            Err(why) => return refused(why),
+        };
+        let content = answers::content_of_image(command);
+        match self.without_trace.find(write.caller, write.id, content) {
+            Known::Answered(answer) => return answer,
+            Known::OtherContent => return refused(RefusedWhy::IdReused),
+            Known::New => {}
+        }
+        let (latest_date, entry_date) = (self.latest_date, self.entry_date);
+        let asked = Asked { commit, by, id: write.id, command, latest_date, entry_date };
+        let applied = self.images.apply(&asked, |user| self.users.may_have_rights(user));
+        let leaves_a_trace = match &applied {
+            Ok(applied) => applied.leaves_a_trace,
+            // The id stands with what it was used for before.
+            Err(why) => *why == RefusedWhy::IdReused,
+        };
+        let answer = match applied {
+            Ok(Applied { commit, done, .. }) => Answer { commit, revision, outcome: Ok(Done::Image(done)) },
+            Err(why) => refused(why),
+        };
+        if !leaves_a_trace && !command.action.is_decided_anew() {
+            self.without_trace.keep(self.stamp, write.caller, write.id, content, &answer);
+        }
+        answer
     }
 
     /// The value of a key.
@@ -143,9 +164,9 @@ impl Ledger {
         self.users.get(id)
     }
 
-    /// Whether somebody may register with this invitation.
+    /// Whether somebody may register with this invitation, as of the last entry.
     pub fn is_invited(&self, invitation: InvitationId) -> bool {
-        self.users.is_invited(invitation, self.date)
+        self.users.is_invited(invitation, self.entry_date)
     }
 
     /// The user of that name.
@@ -156,6 +177,19 @@ impl Ledger {
     /// Users in the order of their ids, behind one.
     pub fn users(&self, after: Option<UserId>, limit: usize) -> Vec<User> {
         self.users.list(after, limit)
+    }
+
+    /// An image's rights for somebody who shows its wrap: as they are remembered, or as the wrap begins.
+    ///
+    /// # Errors
+    /// [`RefusedWhy::NoRight`], [`RefusedWhy::Expired`].
+    pub fn look(&self, image: ImageId, terms: &WrapTerms, by: UserId) -> Result<ImageRecord, RefusedWhy> {
+        self.images.look(image, terms, by, self.latest_date)
+    }
+
+    /// Whether anything is known of an image beyond its wrap.
+    pub fn has_image(&self, image: ImageId) -> bool {
+        self.images.has(image)
     }
 
     /// What is known of an image beyond its wrap.
@@ -171,11 +205,6 @@ impl Ledger {
     /// Entries of an image's audit chain behind a number.
     pub fn audit(&self, image: ImageId, after: u64, limit: usize) -> Vec<AuditEntry> {
         self.images.audit(image, after, limit)
-    }
-
-    /// The latest date of any entry.
-    pub fn date(&self) -> Date {
-        self.date
     }
 
     /// Commands that changed something in the key-value table.
@@ -203,7 +232,12 @@ impl Ledger {
     /// one, and what was done already.
     pub fn has_room(&self, write: &Write, limit: u64) -> bool {
         let fits = self.footprint_bytes() + write.size_bytes() as u64 <= limit;
-        fits || write.only_deletes() || self.has_answered(write)
+        // What makes a record anew takes room, even to take a right away.
+        let only_takes_away = match &write.request {
+            Request::Image(command) => command.action.only_takes_away() && self.images.has(command.image),
+            Request::Kv(_) | Request::User { .. } => write.is_welcome_when_full(),
+        };
+        fits || only_takes_away || self.has_answered(write)
     }
 
     /// Whether the answer to this write is known already: to apply it again changes nothing.
@@ -213,7 +247,11 @@ impl Ledger {
                 !matches!(self.answers.find(write.caller, write.id, answers::content(operations)), Known::New)
             }
             Request::Image(command) => match write.caller {
-                Caller::User(user) => self.images.is_settled(user, write.id, command),
+                Caller::User(user) => {
+                    let content = answers::content_of_image(command);
+                    let without_trace = self.without_trace.find(write.caller, write.id, content);
+                    !matches!(without_trace, Known::New) || self.images.is_settled(user, write.id, command)
+                }
                 Caller::Anyone | Caller::Administrator => false,
             },
             Request::User { .. } => false,
@@ -222,7 +260,7 @@ impl Ledger {
 
     /// Answers that are kept for repeated request ids.
     pub fn answers(&self) -> usize {
-        self.answers.len()
+        self.answers.len() + self.without_trace.len()
     }
 
     /// Bytes that these answers take, about.
@@ -230,9 +268,14 @@ impl Ledger {
         self.answers.size_bytes()
     }
 
+    /// Bytes that the answers to commands without a trace take, about.
+    pub fn without_trace_bytes(&self) -> u64 {
+        self.without_trace.size_bytes()
+    }
+
     /// Whether anything waits for its time: keys that expire, and answers that are kept.
     pub fn waits_for_time(&self) -> bool {
-        self.table.expires() || self.answers.len() > 0
+        self.table.expires() || self.answers() > 0
     }
 
     /// Whether something is due by `now` that only a command can let expire.

@@ -8,7 +8,7 @@ use super::*;
 use crate::id::{NodeId, RequestId, UserKeyId};
 use crate::protocol::codec;
 use crate::protocol::ledger::Caller;
-use crate::protocol::rights::{ImageAction, Link, MOST_RIGHTS, MOST_VIEWS, Right, WrapTerms, first_link};
+use crate::protocol::rights::{ImageAction, ImageDone, MOST_RIGHTS, MOST_VIEWS, Right, WrapTerms, first_link};
 use crate::protocol::user::{Admission, InvitationId, PublicKey, SIGNED_WITHIN_MS, Signed, UserCommand, UserKeys};
 
 /// Everybody's clock.
@@ -39,7 +39,8 @@ impl World {
     /// Alice has sealed for bob (3 views) and carol (1).
     fn new(expires: Option<u64>) -> World {
         let rights = BTreeMap::from([(user(BOB), 3), (user(CAROL), 1)]);
-        let terms = WrapTerms { owner: user(ALICE), rights, expires: expires.map(Date) };
+        let expires = expires.map(Date);
+        let terms = WrapTerms { owner: user(ALICE), rights, expires, leases_returnable: false };
         let mut world = World { ledger: Ledger::default(), commit: 0, now: NOW, terms };
         for (number, name) in [(ALICE, "alice"), (BOB, "bob"), (CAROL, "carol"), (MALLORY, "mallory")] {
             assert_eq!(world.register(number, name, Admission::Open), Ok(()));
@@ -70,7 +71,7 @@ impl World {
     }
 
     fn write(&self, by: u8, id: u128, action: ImageAction) -> Write {
-        let terms = self.terms.clone();
+        let terms = Some(self.terms.clone());
         let command = ImageCommand { image: IMAGE, terms, node: NodeId(1), signed: self.signed(by), action };
         let request = Request::Image(Box::new(command));
         Write { caller: Caller::User(user(by)), id: RequestId(id.to_be_bytes()), request }
@@ -321,6 +322,141 @@ fn a_lease_is_paid_in_advance_and_only_given_back_where_the_owner_allows_it() {
     world.now += 1_000;
     assert_eq!(world.ask(BOB, back(1)), Err(RefusedWhy::NotReturnable), "an expired lease stays spent");
     world.check();
+
+    let mut world = World::new(None);
+    world.terms.leases_returnable = true;
+    assert!(world.ask_as(BOB, 7, ImageAction::Lease { views: 2, for_ms: 1_000 }).is_ok());
+    assert!(world.ask(BOB, back(1)).is_ok(), "sealed so");
+    assert!(world.ask(ALICE, ImageAction::AllowReturns { allowed: false }).is_ok());
+    assert_eq!(world.ask(BOB, back(1)), Err(RefusedWhy::NotReturnable), "she may change it");
+    world.check();
+}
+
+/// Views that were on a journey when the owner closed the right do not open it again.
+#[test]
+fn what_comes_back_to_a_closed_right_is_taken_back_too() {
+    let mut world = World::new(None);
+    world.terms.leases_returnable = true;
+    assert!(world.ask_as(BOB, 7, ImageAction::Lease { views: 2, for_ms: 1_000 }).is_ok());
+    assert!(world.ask(ALICE, ImageAction::Revoke { user: user(BOB) }).is_ok());
+    let back = ImageAction::Return { lease: RequestId(7_u128.to_be_bytes()), views: 2 };
+    let right = world.ask(BOB, back).unwrap().right.unwrap();
+    assert_eq!((right.left, right.leased, right.revoked), (0, 0, 3));
+    assert_eq!(world.ask(BOB, ImageAction::View), Err(RefusedWhy::RightRevoked));
+    world.check();
+}
+
+/// What its sender was told is so already, or is refused, is not done by a copy that comes late.
+#[test]
+fn a_late_copy_of_a_command_that_left_no_trace_does_nothing() {
+    let mut world = World::new(None);
+    let quota = ImageAction::SetQuota { user: user(BOB), left: 3 };
+    assert!(world.ask_as(ALICE, 1, quota).is_ok(), "so already");
+    let lease = ImageAction::Lease { views: 4, for_ms: 1_000 };
+    assert_eq!(world.ask_as(BOB, 2, lease), Err(RefusedWhy::NotSoMany { left: 3 }));
+    assert!(world.ask(BOB, ImageAction::View).is_ok());
+    assert!(world.ask_as(ALICE, 1, quota).is_ok());
+    assert_eq!(world.left(BOB), 2, "the view stays spent");
+    assert!(world.ask(ALICE, ImageAction::Grant { user: user(BOB), views: 5 }).is_ok());
+    assert_eq!(world.ask_as(BOB, 2, lease), Err(RefusedWhy::NotSoMany { left: 3 }));
+    assert_eq!(world.ask_as(BOB, 2, ImageAction::Burn), Err(RefusedWhy::IdReused));
+    assert_eq!(world.left(BOB), 7);
+    // As long as its signature counts by any clock that is believed, and a view is decided anew.
+    assert_eq!(world.ask_as(MALLORY, 3, ImageAction::View), Err(RefusedWhy::NoRight));
+    assert!(world.ask(ALICE, ImageAction::Grant { user: user(MALLORY), views: 1 }).is_ok());
+    assert!(world.ask_as(MALLORY, 3, ImageAction::View).is_ok());
+    world.now += 2 * SIGNED_WITHIN_MS;
+    assert!(world.ask_as(ALICE, 1, quota).is_ok());
+    assert_eq!(world.left(BOB), 7);
+    let bytes = codec::encode(&world.ledger).unwrap();
+    assert_eq!(codec::decode::<Ledger>(&bytes).unwrap(), world.ledger, "also from a snapshot");
+    world.now += 2 * SIGNED_WITHIN_MS;
+    world.ledger.advance(Stamp(world.now), Date(world.now));
+    assert_eq!(world.ledger.answers(), 0, "and not for ever");
+    world.check();
+}
+
+/// A lease that goes and comes back costs no view: it must not be a way to make a record grow, and every command on it slow.
+#[test]
+fn leases_come_back_only_so_often() {
+    let mut world = World::new(None);
+    world.terms.leases_returnable = true;
+    let mut rounds = 0;
+    loop {
+        let id = 1_000 + rounds;
+        assert!(world.ask_as(BOB, id, ImageAction::Lease { views: 1, for_ms: 1_000_000 }).is_ok());
+        let back = ImageAction::Return { lease: RequestId(id.to_be_bytes()), views: 1 };
+        if world.ask(BOB, back) == Err(RefusedWhy::NotReturnable) {
+            break;
+        }
+        rounds += 1;
+    }
+    assert_eq!(rounds, 64);
+    assert!(world.ask_as(CAROL, 1_000, ImageAction::Lease { views: 1, for_ms: 1_000_000 }).is_ok());
+    let back = ImageAction::Return { lease: RequestId(1_000_u128.to_be_bytes()), views: 1 };
+    assert!(world.ask(CAROL, back).is_ok(), "another reader's are his own, also those with the same id");
+    world.check();
+}
+
+/// Ids are each user's own: what one gives back of a lease is nothing to another's lease of that id.
+#[test]
+fn leases_of_one_id_are_two_leases() {
+    let mut world = World::new(None);
+    world.terms.leases_returnable = true;
+    let lease = |views| ImageAction::Lease { views, for_ms: 1_000_000 };
+    let back = |views| ImageAction::Return { lease: RequestId(7_u128.to_be_bytes()), views };
+    assert!(world.ask_as(CAROL, 7, lease(1)).is_ok());
+    assert!(world.ask_as(BOB, 7, lease(2)).is_ok());
+    assert!(world.ask(BOB, back(2)).is_ok());
+    assert_eq!(world.ask(CAROL, back(1_000_000)), Err(RefusedWhy::NotSoMany { left: 1 }));
+    assert!(world.ask(CAROL, back(1)).is_ok());
+    assert_eq!(world.ask(CAROL, back(1)), Err(RefusedWhy::NotSoMany { left: 0 }));
+    world.check();
+}
+
+/// One owner's records may fill what one owner has, and nothing of anybody else's.
+#[test]
+fn an_owner_fills_only_what_one_owner_has() {
+    let mut world = World::new(None);
+    let toggle = |allowed| ImageAction::AllowReturns { allowed };
+    let full = (0..1_000_000).find_map(|round| world.ask(ALICE, toggle(round % 2 == 0)).err());
+    assert_eq!(full, Some(RefusedWhy::OwnerIsFull));
+    assert!(world.ledger.images.footprint_bytes() <= 64 << 20);
+    assert_eq!(world.ask(BOB, ImageAction::View), Err(RefusedWhy::OwnerIsFull));
+    assert!(world.ask(ALICE, ImageAction::Revoke { user: user(BOB) }).is_ok(), "what takes away is done");
+    assert!(world.ask(CAROL, ImageAction::Burn).is_ok());
+    world.terms.owner = user(MALLORY);
+    let other = ImageId([77; 32]);
+    let mut write = world.write(BOB, 5, ImageAction::View);
+    let Request::Image(command) = &mut write.request else { unreachable!() };
+    command.image = other;
+    assert!(world.outcome(&write).is_ok(), "another owner's");
+}
+
+/// A node that has seen the record leaves the terms out; what is gone by then is not made anew, and strangers learn nothing.
+#[test]
+fn a_record_needs_no_terms_and_without_either_there_is_no_right() {
+    let mut world = World::new(None);
+    let mut write = world.write(BOB, 1, ImageAction::View);
+    let Request::Image(command) = &mut write.request else { unreachable!() };
+    command.terms = None;
+    assert_eq!(world.outcome(&write), Err(RefusedWhy::NoRight));
+    assert!(world.ask(BOB, ImageAction::View).is_ok());
+    assert!(world.outcome(&write).is_ok());
+    assert_eq!(world.left(BOB), 1);
+    assert!(world.ledger.has_answered(&write));
+    world.check();
+}
+
+/// In a full ledger a right can be taken away, but no record made of a header for that.
+#[test]
+fn a_full_ledger_takes_rights_away_and_makes_no_records() {
+    let mut world = World::new(None);
+    let revoke = world.write(ALICE, 1, ImageAction::Revoke { user: user(BOB) });
+    assert!(!world.ledger.has_room(&revoke, 0));
+    assert!(world.ask(BOB, ImageAction::View).is_ok());
+    assert!(world.ledger.has_room(&revoke, 0));
+    assert!(!world.ledger.has_room(&world.write(BOB, 2, ImageAction::View), 0));
 }
 
 #[test]
@@ -373,8 +509,8 @@ fn an_audit_chain_shows_what_was_changed() {
     assert_ne!(altered.link_behind(first), entries[0].link);
     assert_ne!(entries[1].link_behind(first), entries[1].link, "one left out");
     assert_ne!(first_link(IMAGE, &WrapTerms { expires: Some(Date(0)), ..world.terms.clone() }), first);
+    assert_ne!(first_link(IMAGE, &WrapTerms { leases_returnable: true, ..world.terms.clone() }), first);
     assert_eq!(world.ledger.audit(IMAGE, 1, 10), entries[1..]);
-    assert_ne!(entries[1].link, Link([0; 32]));
 }
 
 fn action() -> impl Strategy<Value = ImageAction> {

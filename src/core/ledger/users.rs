@@ -63,14 +63,14 @@ fn as_compared(name: &str) -> String {
 }
 
 /// Whether a signature was made about now.
-fn check_time(signed: Signed, now: Date) -> Result<(), RefusedWhy> {
-    let is_near = signed.at.0.abs_diff(now.0) <= SIGNED_WITHIN_MS;
-    if is_near { Ok(()) } else { Err(RefusedWhy::NotOfThisTime { now_unix_ms: now.0 }) }
+fn check_time(signed: Signed, entry_date: Date) -> Result<(), RefusedWhy> {
+    let is_near = signed.at.0.abs_diff(entry_date.0) <= SIGNED_WITHIN_MS;
+    if is_near { Ok(()) } else { Err(RefusedWhy::NotOfThisTime { now_unix_ms: entry_date.0 }) }
 }
 
 impl Users {
     /// Whether the signature is of now, and by the present keys of a user who may ask for something.
-    pub fn check(&self, caller: Caller, signed: Signed, now: Date) -> Result<UserId, RefusedWhy> {
+    pub fn check(&self, caller: Caller, signed: Signed, entry_date: Date) -> Result<UserId, RefusedWhy> {
         let Caller::User(user) = caller else { return Err(RefusedWhy::UnknownCaller) };
         let entry = self.users.get(&user).ok_or(RefusedWhy::UnknownCaller)?;
         if entry.is_expelled {
@@ -79,7 +79,7 @@ impl Users {
         if entry.key != signed.key {
             return Err(RefusedWhy::KeyReplaced);
         }
-        check_time(signed, now)?;
+        check_time(signed, entry_date)?;
         Ok(user)
     }
 
@@ -89,28 +89,28 @@ impl Users {
         caller: Caller,
         signed: Option<Signed>,
         command: &UserCommand,
-        now: Date,
+        entry_date: Date,
     ) -> Result<(), RefusedWhy> {
         match command {
             UserCommand::Register { name, keys, admission } => {
                 let signed = signed.filter(|signed| signed.key == keys.id() && caller == Caller::User(keys.user()));
-                check_time(signed.ok_or(RefusedWhy::KeyReplaced)?, now)?;
-                self.register(name, *keys, *admission, now)
+                check_time(signed.ok_or(RefusedWhy::KeyReplaced)?, entry_date)?;
+                self.register(name, *keys, *admission, entry_date)
             }
             UserCommand::Rotate { to } => {
-                let user = self.check(caller, signed.ok_or(RefusedWhy::KeyReplaced)?, now)?;
+                let user = self.check(caller, signed.ok_or(RefusedWhy::KeyReplaced)?, entry_date)?;
                 if let Some(entry) = self.users.get_mut(&user) {
                     (entry.keys, entry.key) = (*to, to.id());
                 }
                 Ok(())
             }
             // The other commands are an administrator's, whose token the node that was asked has seen.
-            _ if caller != Caller::Administrator => Err(RefusedWhy::NotTheOwner),
+            _ if caller != Caller::Administrator => Err(RefusedWhy::NotAnAdministrator),
             UserCommand::Invite { invitation, until } => {
                 self.invitations = self
                     .invitations
                     .iter()
-                    .filter(|(_, until)| **until > now)
+                    .filter(|(_, until)| **until > entry_date)
                     .map(|(id, until)| (*id, *until))
                     .collect();
                 if self.invitations.len() >= INVITATIONS_LIMIT {
@@ -126,7 +126,13 @@ impl Users {
         }
     }
 
-    fn register(&mut self, name: &str, keys: UserKeys, admission: Admission, now: Date) -> Result<(), RefusedWhy> {
+    fn register(
+        &mut self,
+        name: &str,
+        keys: UserKeys,
+        admission: Admission,
+        entry_date: Date,
+    ) -> Result<(), RefusedWhy> {
         let (user, compared) = (keys.user(), as_compared(name));
         let (known, owner) = (self.users.get(&user), self.names.get(&compared));
         if known.is_some_and(|entry| !entry.is_expelled) && owner == Some(&user) {
@@ -134,7 +140,7 @@ impl Users {
         }
         // Who was not invited learns nothing, not even which names are taken.
         if let Admission::Invited(invitation) = admission
-            && !self.is_invited(invitation, now)
+            && !self.is_invited(invitation, entry_date)
         {
             return Err(RefusedWhy::NotInvited);
         }
@@ -153,8 +159,8 @@ impl Users {
     }
 
     /// Whether the invitation is open.
-    pub fn is_invited(&self, invitation: InvitationId, now: Date) -> bool {
-        self.invitations.get(&invitation).is_some_and(|until| *until > now)
+    pub fn is_invited(&self, invitation: InvitationId, entry_date: Date) -> bool {
+        self.invitations.get(&invitation).is_some_and(|until| *until > entry_date)
     }
 
     /// Whether rights may be given to that user.

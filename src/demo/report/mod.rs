@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::demo::outages::{Election, Failure};
-use crate::demo::share::proof::Rights;
+use crate::demo::share::proof::RightsProof;
 use crate::demo::statistics::{Decisions, Latencies, Metrics, Second, Statistics};
 use crate::demo::threshold::Threshold;
 use crate::id::{Load, NodeId};
@@ -59,7 +59,7 @@ pub struct Report {
     /// What the checks found and cost.
     pub verification: Verification,
     /// What was proved about users' rights; none but with `--op share`.
-    pub rights: Option<Rights>,
+    pub rights: Option<RightsProof>,
     /// Limits that the run had to keep.
     pub thresholds: Vec<ThresholdRow>,
     /// Each election, oldest first.
@@ -306,7 +306,7 @@ pub struct Surroundings {
     /// The demo itself.
     pub demo_process: Usage,
     /// What was proved about users' rights.
-    pub rights: Option<Rights>,
+    pub rights: Option<RightsProof>,
     /// What the reader should know.
     pub notes: Vec<String>,
     /// Files of the run directory.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::demo::outages::{Election, Failure};
 use crate::demo::report::{Host, Report, Run, Tool};
-use crate::demo::share::proof::Rights;
+use crate::demo::share::proof::RightsProof;
 use crate::demo::statistics::{Latencies, LatencyMs};
 
 /// Whether escape sequences are written.
@@ -157,8 +157,8 @@ fn summary(page: &mut Page, report: &Report) {
 }
 
 /// The one line that says what the run has proved about counted views.
-pub fn rights_in_short(rights: &Rights) -> String {
-    let Rights { images, granted, spent, overspent, lost, refused, refused_wrongly, .. } = rights;
+pub fn rights_in_short(rights: &RightsProof) -> String {
+    let RightsProof { images, granted, spent, overspent, lost, refused, refused_wrongly, .. } = rights;
     let (granted, spent) = (plural(*granted, "view"), grouped(*spent));
     let verdict = if *refused_wrongly == 0 {
         format!("{} refused as they must be", grouped(*refused))
@@ -179,7 +179,7 @@ fn rights(page: &mut Page, report: &Report) {
     let style = if rights.hold() { Style::Good } else { Style::Bad };
     let short = paint(&format!("Rights: {}", rights_in_short(rights)), style, page.colour);
     page.line(format!("  {short}"));
-    let Rights { granted, left, spent, revoked, burnt, leased, keys_released, .. } = rights;
+    let RightsProof { granted, left, spent, revoked, burnt, leased, keys_released, .. } = rights;
     let [granted, left, spent, revoked, burnt, leased] =
         [granted, left, spent, revoked, burnt, leased].map(|count| grouped(*count));
     page.line(format!(
@@ -449,7 +449,7 @@ fn closing(page: &mut Page, report: &Report) {
     if let Some(html) = report.files.iter().find(|file| file.ends_with(".html")) {
         page.line(format!("  open {html} in a browser      the run as a picture"));
     }
-    page.line(format!("  ./run_demo.sh --seed {}    the same requests again", report.run.seed));
+    page.line(format!("  the same command with --seed {}    the same requests again", report.run.seed));
     page.line(
         "  ./run_demo.sh --failures none --verify none    speed alone
   ./run_demo.sh --rate 300    a user's view of a stall",

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use crate::client::{Attempt, Cluster, PlacedBy, SealedFile, Signer, Work};
 use crate::demo::clients::Refused;
-use crate::demo::people::{self, ViewError, Viewed, fresh_id};
+use crate::demo::people::{self, ViewError, Viewed};
 use crate::demo::pictures::Picture;
 use crate::demo::plan::Planned;
 use crate::demo::record::Kind;
@@ -29,7 +29,7 @@ use crate::protocol::job::SealForm;
 use crate::time::now;
 
 use plan::{SharePlan, Shelf};
-use proof::{Account, Asked, Rights};
+use proof::{Account, Asked, RightsProof};
 
 /// Requests that a client keeps under way at the same time.
 pub const LANES: u32 = 4;
@@ -209,14 +209,14 @@ impl Share {
         let header_bytes = image.file.header.as_bytes().len() as u64;
         let (kind, bytes_out, check) = match result {
             Ok(Viewed::Released(answer, released)) => {
-                self.is_released(number, planned.client, planned.id);
+                self.note_release(number, planned.client, planned.id);
                 if released.name != image.picture.name {
                     return Err(refused("wrong_answer".to_owned(), "the key came with another name".to_owned()));
                 }
                 (Kind::View, answer.key.map_or(0, |key| key.len() as u64), Some(to_check(&image, &released)))
             }
             Ok(Viewed::Denied(why)) => {
-                self.is_denied(number, planned.client, planned.id);
+                self.note_denial(number, planned.client, planned.id);
                 (Kind::Refusal, why.len() as u64, None)
             }
             // It stays unknown, and is asked for again after the run.
@@ -235,14 +235,14 @@ impl Share {
         change(self.state().asked.entry(image).or_default().entry(client).or_default());
     }
 
-    fn is_released(&self, image: u32, client: u32, id: RequestId) {
+    fn note_release(&self, image: u32, client: u32, id: RequestId) {
         self.note(image, client, |asked| {
             asked.unknown.remove(&id);
             asked.released.insert(id);
         });
     }
 
-    fn is_denied(&self, image: u32, client: u32, id: RequestId) {
+    fn note_denial(&self, image: u32, client: u32, id: RequestId) {
         self.note(image, client, |asked| {
             asked.unknown.remove(&id);
             asked.denied += 1;
@@ -275,11 +275,11 @@ impl Share {
                             same_bytes(&opened, &image.picture.bytes)
                         });
                         if matches!(open.await, Ok(Ok(()))) {
-                            self.is_released(number, client, id);
+                            self.note_release(number, client, id);
                         }
                         return;
                     }
-                    Ok(Viewed::Denied(_)) => return self.is_denied(number, client, id),
+                    Ok(Viewed::Denied(_)) => return self.note_denial(number, client, id),
                     Err(_) if now() < end => tokio::time::sleep(SETTLING_PAUSE).await,
                     Err(_) => return,
                 }
@@ -289,7 +289,7 @@ impl Share {
     }
 
     /// Asks every owner what the cluster says of each image, and holds it against what the readers got.
-    pub async fn prove(&self) -> Rights {
+    pub async fn prove(&self) -> RightsProof {
         self.settle().await;
         let (images, mut asked) = {
             let mut state = self.state();
@@ -297,7 +297,7 @@ impl Share {
         };
         let telling = images.into_iter().map(async |(number, image)| {
             let owner = &self.users[self.plan.owner(number) as usize];
-            (number, self.told(owner, &image.file).await.map_err(|error| format!("{error:#}")))
+            (number, people::told(&self.cluster, owner, &image.file).await.map_err(|error| format!("{error:#}")))
         });
         let told: Vec<_> = futures::stream::iter(telling).buffered(AT_ONCE).collect().await;
         let accounts: Vec<Account> = told
@@ -309,17 +309,7 @@ impl Share {
                 Account { number, given: given.collect(), asked: asked.into_iter().map(by_user).collect(), told }
             })
             .collect();
-        Rights::of(&accounts)
-    }
-
-    async fn told(&self, owner: &Signer, file: &SealedFile) -> Result<crate::client::audit::Told> {
-        let mut number = u128::from_be_bytes(fresh_id()?.0);
-        let next_id = || {
-            number = number.wrapping_add(1);
-            RequestId(number.to_be_bytes())
-        };
-        let told = self.cluster.told(owner, file, next_id).await?;
-        told.context("it does not know him as the owner")
+        RightsProof::of(&accounts)
     }
 }
 

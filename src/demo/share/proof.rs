@@ -37,7 +37,7 @@ pub struct Account {
 
 /// What was proved, summed over all images. `granted = left + spent + revoked + burnt + leased`, or views were lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Rights {
+pub struct RightsProof {
     /// Images that owners sealed.
     pub images: u64,
     /// Views that were ever granted.
@@ -70,10 +70,10 @@ pub struct Rights {
     pub faults: Vec<String>,
 }
 
-impl Rights {
+impl RightsProof {
     /// Adds up all accounts.
-    pub fn of(accounts: &[Account]) -> Rights {
-        let mut sum = Rights::default();
+    pub fn of(accounts: &[Account]) -> RightsProof {
+        let mut sum = RightsProof::default();
         accounts.iter().for_each(|account| sum.add(account));
         sum
     }
@@ -175,7 +175,8 @@ mod tests {
 
     /// A reader with three views who spent two and was denied nothing.
     fn account() -> Account {
-        let terms = WrapTerms { owner: UserId([1; 32]), rights: [(READER, 3)].into(), expires: None };
+        let rights = [(READER, 3)].into();
+        let terms = WrapTerms { owner: UserId([1; 32]), rights, expires: None, leases_returnable: false };
         let image = ImageId([9; 32]);
         let mut link = first_link(image, &terms);
         let mut right = Right { granted: 3, left: 3, ..Right::default() };
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn accounts_that_agree_prove_that_nothing_was_overspent_or_lost() {
-        let rights = Rights::of(&[account(), account()]);
+        let rights = RightsProof::of(&[account(), account()]);
         assert!(rights.hold(), "{rights:?}");
         assert_eq!((rights.images, rights.granted, rights.left, rights.spent, rights.keys_released), (2, 6, 2, 4, 4));
     }
@@ -221,7 +222,7 @@ mod tests {
         let with = |change: &dyn Fn(&mut Account)| {
             let mut changed = account();
             change(&mut changed);
-            let rights = Rights::of(&[changed]);
+            let rights = RightsProof::of(&[changed]);
             assert!(!rights.hold() && !rights.faults.is_empty(), "{rights:?}");
             [rights.overspent, rights.lost, rights.refused_wrongly, rights.unanswered, rights.broken_chains]
         };

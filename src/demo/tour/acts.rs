@@ -18,7 +18,7 @@ use crate::demo::pictures::{self, Picture};
 use crate::demo::report::text::{plural, size};
 use crate::demo::run_directory::moment;
 use crate::id::{ClusterId, NodeId, UserId};
-use crate::identity::{Purpose, Released};
+use crate::identity::Released;
 use crate::image::{self, ImageError, Limits};
 use crate::protocol::problem::ProblemCode;
 use crate::protocol::rights::{ImageAction, Right};
@@ -137,7 +137,7 @@ impl<'a> Stage<'a> {
         let no_passphrase = |_: &str| unreachable!("keys that were made without a passphrase need none");
         let person = self.keys.prepare(cluster, name, None, &no_passphrase)?;
         people::register(&self.cluster, person.signer(), name, needs_invitation).await?;
-        person.is_registered()?;
+        person.finish_registration()?;
         Ok(person)
     }
 
@@ -187,7 +187,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A view that must succeed, with the original as alice sealed it.
-    async fn opens(&self, reader: &Identity, photo: &Photo, wanted: Right) -> Result<Vec<u8>> {
+    async fn must_open(&self, reader: &Identity, photo: &Photo, wanted: Right) -> Result<Vec<u8>> {
         let (answer, released) = match self.view(reader, &photo.sealed).await? {
             Viewed::Released(answer, released) => (answer, released),
             Viewed::Denied(why) => anyhow::bail!("{} was denied: {why}", reader.name()),
@@ -198,7 +198,7 @@ impl<'a> Stage<'a> {
     }
 
     /// A view that must be denied; says why it was.
-    async fn is_denied(&self, reader: &Identity, photo: &Photo) -> Result<String> {
+    async fn must_be_denied(&self, reader: &Identity, photo: &Photo) -> Result<String> {
         match self.view(reader, &photo.sealed).await? {
             Viewed::Denied(why) => Ok(why),
             Viewed::Released(..) => anyhow::bail!("{} got the key", reader.name()),
@@ -212,7 +212,7 @@ impl<'a> Stage<'a> {
         for _ in 0..BOBS_VIEWS {
             (right.left, right.spent) = (right.left - 1, right.spent + 1);
             let began = now();
-            opened = self.opens(&people.bob, photo, right).await?;
+            opened = self.must_open(&people.bob, photo, right).await?;
             self.story.say(format!(
                 "View {}: {:.0} ms, {} of {} views left; the picture is the original, byte for byte.",
                 right.spent,
@@ -230,21 +230,13 @@ impl<'a> Stage<'a> {
 
     async fn a_fourth_time_is_denied(&mut self, people: &People, photo: &Photo) -> Result<()> {
         self.story.step("Bob does not open it a fourth time");
-        let why = self.is_denied(&people.bob, photo).await?;
+        let why = self.must_be_denied(&people.bob, photo).await?;
         self.story.say(format!("The cluster says: {why}."));
         self.story.picture("bob-denied.png", &photo.sealed.bytes, "What bob's program saves instead")
     }
 
     async fn told(&self, people: &People, photo: &Photo) -> Result<Told> {
-        let id = fresh_id()?;
-        // Each page of the answer is a request of its own.
-        let mut number = u128::from_be_bytes(id.0);
-        let next_id = || {
-            number = number.wrapping_add(1);
-            crate::id::RequestId(number.to_be_bytes())
-        };
-        let told = self.cluster.told(people.alice.signer(), &photo.sealed, next_id).await?;
-        told.context("the cluster does not tell the owner")
+        people::told(&self.cluster, people.alice.signer(), &photo.sealed).await
     }
 
     async fn alice_sees_when(&mut self, people: &People, photo: &Photo) -> Result<()> {
@@ -292,7 +284,7 @@ impl<'a> Stage<'a> {
         self.own.kill(before.node)?;
         let (granted, spent) = (BOBS_VIEWS + MORE_VIEWS, BOBS_VIEWS + 1);
         let right = Right { granted, left: granted - spent, spent, ..Right::default() };
-        let opened = self.opens(&people.bob, photo, right).await?;
+        let opened = self.must_open(&people.bob, photo, right).await?;
         let took = now().since(began).as_secs_f64() * 1000.0;
         let after = self.cluster.coordinator().await?;
         ensure!(after > before, "node {} still coordinates in term {}", after.node, after.term);
@@ -310,7 +302,7 @@ impl<'a> Stage<'a> {
         let right = self.alice_does(people, photo, ImageAction::Revoke { user: people.carol.user() }).await?;
         let wanted = Right { granted: CAROLS_VIEWS, revoked: CAROLS_VIEWS, is_revoked: true, ..Right::default() };
         ensure!(right == wanted, "carol's right is {right:?} instead of {wanted:?}");
-        let why = self.is_denied(&people.carol, photo).await?;
+        let why = self.must_be_denied(&people.carol, photo).await?;
         self.story.say(format!(
             "{} taken back before carol had looked. Carol tries, and the cluster says: {why}.",
             plural(right.revoked, "view")
@@ -320,7 +312,7 @@ impl<'a> Stage<'a> {
 
     async fn a_stranger_is_denied(&mut self, people: &People, photo: &Photo) -> Result<()> {
         self.story.step("A stranger is denied");
-        let why = self.is_denied(&people.mallory, photo).await?;
+        let why = self.must_be_denied(&people.mallory, photo).await?;
         self.story.say(format!(
             "Mallory is a user like the others, has the file, and asks with a signature of his own. The cluster says: {why}."
         ));
@@ -347,7 +339,7 @@ impl<'a> Stage<'a> {
             old.len(),
             old[CHANGED_BYTE],
             new[CHANGED_BYTE],
-            people::words(&error)
+            error.reason()
         ));
         self.story.picture("changed.png", &changed, "The same cover, one byte of the header changed")
     }
@@ -372,8 +364,7 @@ impl<'a> Stage<'a> {
         let action = ImageAction::Lease { views: 1, for_ms: LEASED_FOR.as_millis() as u64 };
         let entry = Journalled::take(bob, photo.sealed.image, action, fresh_id()?)?;
         let answer = self.cluster.act(bob.signer(), entry.id, &photo.sealed.request(action)).await?;
-        let open = |sealed: &[u8], purpose: &Purpose| bob.open(sealed, purpose);
-        let released = photo.sealed.released(bob.signer(), entry.id, &answer, open);
+        let released = photo.sealed.released(bob.signer(), bob.secrets(), entry.id, &answer);
         let released = released.context("the lease holds no key for bob")?;
         let until = answer.until.context("the lease has no end")?;
         store.add(photo.sealed.image, released, Lease { id: entry.id, views: 1, left: 1, until, returning: None })?;

@@ -1,15 +1,18 @@
-//! Answers with values on their way out.
+//! Large answers on their way out.
 
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
+use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
+use serde::Serialize;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::http::body::Arrivals;
-use crate::http::refusal::Refusal;
+use super::body::Arrivals;
+use super::refusal::Refusal;
+use crate::protocol::problem::ProblemCode;
 
 /// Up to this size an answer is nothing to count: the connection has a buffer as large.
 const SMALL_BYTES: usize = 16 << 10;
@@ -35,6 +38,16 @@ impl Outgoing {
     }
 }
 
+/// An answer in JSON, however large.
+///
+/// # Errors
+/// Overloaded, if there is no memory left for large ones.
+pub fn json(answer: &impl Serialize, request: &HttpRequest) -> Result<HttpResponse, Refusal> {
+    let bytes = serde_json::to_vec(answer).map_err(|error| Refusal::new(ProblemCode::Internal, error.to_string()))?;
+    let arrivals = request.app_data::<web::Data<Arrivals>>().expect("every server is given one");
+    Ok(HttpResponse::Ok().content_type("application/json").body(Outgoing::new(bytes.into(), arrivals)?))
+}
+
 impl MessageBody for Outgoing {
     type Error = Infallible;
 
@@ -56,7 +69,6 @@ impl MessageBody for Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::problem::ProblemCode;
 
     /// Slow readers hold a bounded memory: who comes when it is taken is told so, and gets its answer when one of them has gone.
     #[test]

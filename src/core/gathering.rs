@@ -1,0 +1,82 @@
+//! How long a leader waits for more writes before it proposes those that it has: **pure**.
+//!
+//! An entry costs a sync on each disk, a message to each follower and a turn of every thread on the way, however many writes it has.
+//! Clients that have been answered mostly come again, a moment after the others that had to wait. So those who are to be expected are
+//! waited for: as many as the last entry had, and as many as were waiting when it was done. If they all come, two halves that would have
+//! taken turns share one entry; if they do not, the wait is over after twice what the last entry took.
+//!
+//! Clients that do not wait for answers are not told from those that do: where many of them write at once, an entry then has three times
+//! as many writes, and a write takes up to four times as long as an entry instead of two.
+
+use std::time::Duration;
+
+/// With fewer to come nobody waits: one client alone is answered at once.
+const LEAST: usize = 8;
+
+/// A wait shorter than this is none: timers go by the millisecond.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Nobody waits longer.
+const LONGEST: Duration = Duration::from_millis(5);
+
+/// Who is to be expected.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Gathering {
+    expected: usize,
+    patience: Duration,
+}
+
+impl Gathering {
+    /// How much longer to wait for another write, when so many have come and the wait has lasted so long; none: propose them.
+    pub fn wait(&self, come: usize, waited: Duration) -> Option<Duration> {
+        if self.expected < LEAST || come >= self.expected {
+            return None;
+        }
+        self.patience.checked_sub(waited).filter(|left| !left.is_zero() && self.patience >= SHORTEST)
+    }
+
+    /// An entry of so many writes is done; it took so long, and so many are waiting now.
+    pub fn is_done(&mut self, writes: usize, took: Duration, waiting: usize) {
+        *self = Gathering { expected: writes + waiting, patience: (2 * took).min(LONGEST) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: Duration = Duration::from_millis(1);
+
+    fn after(writes: usize, took: Duration, waiting: usize) -> Gathering {
+        let mut gathering = Gathering::default();
+        gathering.is_done(writes, took, waiting);
+        gathering
+    }
+
+    #[test]
+    fn nobody_waits_for_nobody() {
+        assert_eq!(Gathering::default().wait(1, Duration::ZERO), None);
+        assert_eq!(after(1, MS, 0).wait(1, Duration::ZERO), None, "one client alone");
+        assert_eq!(after(3, MS, 4).wait(5, Duration::ZERO), None, "a few");
+        assert_eq!(after(8, MS / 4, 8).wait(8, Duration::ZERO), None, "too short to wait for");
+    }
+
+    #[test]
+    fn who_was_answered_and_who_is_waiting_are_expected_for_twice_what_the_last_entry_took() {
+        let gathering = after(8, 2 * MS, 8);
+        assert_eq!(gathering.wait(8, Duration::ZERO), Some(4 * MS));
+        assert_eq!(gathering.wait(15, 3 * MS), Some(MS));
+        assert_eq!(gathering.wait(16, MS), None, "all are here");
+        assert_eq!(gathering.wait(15, 4 * MS), None, "they do not come");
+        assert_eq!(after(8, 1000 * MS, 8).wait(8, Duration::ZERO), Some(LONGEST));
+    }
+
+    /// Clients that go away are waited for once.
+    #[test]
+    fn who_has_not_come_is_not_expected_again() {
+        let mut gathering = after(32, MS, 32);
+        assert!(gathering.wait(32, Duration::ZERO).is_some());
+        gathering.is_done(32, MS, 0);
+        assert_eq!(gathering.wait(32, Duration::ZERO), None);
+    }
+}
