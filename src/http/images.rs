@@ -1,11 +1,7 @@
 //! Images in, finished PNGs out.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
@@ -15,9 +11,10 @@ use utoipa::IntoParams;
 
 use super::caller::{self, request_id};
 use super::openapi::OfJobs;
+use super::outgoing::Outgoing;
 use super::refusal::{self, Refusal, elsewhere};
 use super::rights_service::Claim;
-use super::service::{Done, JobOrder, NotHere, Reservation, Sending, Service, Work};
+use super::service::{Done, JobOrder, NotHere, Reservation, Service, Work};
 use crate::id::{NodeId, RequestId, UserId};
 use crate::image::Terms;
 use crate::protocol::job::{Label, SealForm, route};
@@ -184,30 +181,7 @@ fn answer(service: &web::Data<Service>, done: Done, repeated: bool) -> HttpRespo
         response.insert_header((route::REPEATED, "true"));
     }
     let sending = service.sending(done.image.len());
-    response.body(Leaving { rest: done.image, _sending: sending })
-}
-
-/// An answer on its way out, in slices: the server copies whatever it is given into a buffer of the connection, so a slow reader
-/// costs a slice there, and the answer's own memory counts until its last slice is taken or the reader has gone.
-struct Leaving {
-    rest: Bytes,
-    _sending: Sending,
-}
-
-/// Each slice wakes the reader once more, and each one that a slow reader does not take costs its memory a second time.
-const SLICE_BYTES: usize = 256 << 10;
-
-impl MessageBody for Leaving {
-    type Error = Infallible;
-
-    fn size(&self) -> BodySize {
-        BodySize::Sized(self.rest.len() as u64)
-    }
-
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let length = self.rest.len().min(SLICE_BYTES);
-        Poll::Ready((length > 0).then(|| Ok(self.rest.split_to(length))))
-    }
+    response.body(Outgoing::image(done.image, sending))
 }
 
 fn content_length(service: &web::Data<Service>, request: &HttpRequest) -> Result<u64, Refusal> {

@@ -8,10 +8,10 @@ use actix_web::body::{BodySize, MessageBody};
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::Bytes;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::body::Arrivals;
 use super::refusal::Refusal;
+use super::service::Sending;
 use crate::protocol::problem::ProblemCode;
 
 /// Up to this size an answer is nothing to count: the connection has a buffer as large.
@@ -20,11 +20,14 @@ const SMALL_BYTES: usize = 16 << 10;
 /// The server copies whatever it is given into a buffer of the connection, which a reader that has stopped reading keeps.
 const SLICE_BYTES: usize = 64 << 10;
 
+/// Of an image: each slice wakes its reader once more, and images are large.
+const IMAGE_SLICE_BYTES: usize = 256 << 10;
+
 /// The rest of an answer, given away in slices. The memory of a large one counts until its last slice is taken or the reader has gone.
-#[derive(Debug)]
 pub struct Outgoing {
     rest: Bytes,
-    _permit: Option<OwnedSemaphorePermit>,
+    slice_bytes: usize,
+    counted: Option<Sending>,
 }
 
 impl Outgoing {
@@ -34,7 +37,12 @@ impl Outgoing {
     /// Overloaded, if there is no memory left for large ones.
     pub fn new(rest: Bytes, arrivals: &Arrivals) -> Result<Outgoing, Refusal> {
         let permit = (rest.len() > SMALL_BYTES).then(|| arrivals.leaving(rest.len())).transpose()?;
-        Ok(Outgoing { rest, _permit: permit })
+        Ok(Outgoing { rest, slice_bytes: SLICE_BYTES, counted: permit.map(|permit| Box::new(permit) as Sending) })
+    }
+
+    /// A finished image, whose memory the node that made it counts.
+    pub fn image(rest: Bytes, counted: Sending) -> Outgoing {
+        Outgoing { rest, slice_bytes: IMAGE_SLICE_BYTES, counted: Some(counted) }
     }
 }
 
@@ -56,13 +64,13 @@ impl MessageBody for Outgoing {
     }
 
     fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let length = self.rest.len().min(SLICE_BYTES);
+        let length = self.rest.len().min(self.slice_bytes);
         Poll::Ready((length > 0).then(|| Ok(self.rest.split_to(length))))
     }
 
     /// What is small goes out in one piece with the head, as any answer.
     fn try_into_bytes(self) -> Result<Bytes, Self> {
-        if self._permit.is_none() { Ok(self.rest) } else { Err(self) }
+        if self.counted.is_none() { Ok(self.rest) } else { Err(self) }
     }
 }
 
@@ -86,7 +94,7 @@ mod tests {
         assert_eq!((held.len(), refused.0.code), (64, ProblemCode::Overloaded));
         assert!(refused.0.retry_after_ms.is_some());
         let small = Outgoing::new(large.slice(..SMALL_BYTES), &arrivals).unwrap();
-        assert_eq!(small.try_into_bytes().unwrap().len(), SMALL_BYTES);
+        assert_eq!(small.try_into_bytes().ok().unwrap().len(), SMALL_BYTES);
         held.pop();
         assert!(Outgoing::new(large, &arrivals).is_ok());
     }

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -59,8 +58,6 @@ pub struct Group<R: AsyncRuntime> {
     transport: Arc<dyn RaftTransport>,
     ballot: Arc<Ballot>,
     incoming: Arc<Mutex<Option<Incoming>>>,
-    /// When an append of a leader was last accepted, in microseconds + 1; 0 for never.
-    last_append: Arc<AtomicU64>,
     /// The leader that was last accepted.
     heard: Arc<Mutex<Option<Heard<R>>>>,
 }
@@ -74,16 +71,16 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             transport: self.transport.clone(),
             ballot: self.ballot.clone(),
             incoming: self.incoming.clone(),
-            last_append: self.last_append.clone(),
             heard: self.heard.clone(),
         }
     }
 }
 
-/// Whose append or snapshot was accepted, and when, on Raft's own clock.
+/// Whose append or snapshot was accepted, and when: on Raft's own clock, which a simulation turns, and on the node's.
 struct Heard<R: AsyncRuntime> {
     leader: MemberId,
     at: InstantOf<Types<R>>,
+    moment: Moment,
 }
 
 /// A snapshot that is being received.
@@ -111,16 +108,7 @@ impl<R: AsyncRuntime> Group<R> {
         let raft = Raft::new(me, config, network, log_store, machine.clone())
             .await
             .map_err(|error| RaftError::Stopped { node: me, error: error.to_string() })?;
-        Ok(Group {
-            raft,
-            me,
-            machine,
-            transport,
-            ballot,
-            incoming: Arc::default(),
-            last_append: Arc::default(),
-            heard: Arc::default(),
-        })
+        Ok(Group { raft, me, machine, transport, ballot, incoming: Arc::default(), heard: Arc::default() })
     }
 
     /// The library's handle, for views and tests.
@@ -148,7 +136,7 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// When this node last accepted an append, empty or not, of a leader.
     pub fn last_append(&self) -> Option<Moment> {
-        self.last_append.load(Ordering::Relaxed).checked_sub(1).map(Moment)
+        self.heard().as_ref().map(|heard| heard.moment)
     }
 
     /// Begins the log with these members and their places. Two nodes that begin with the same members do no harm.
@@ -367,8 +355,7 @@ impl<R: AsyncRuntime> Group<R> {
             let acknowledged = self.raft.data_metrics().borrow_watched().last_quorum_acked;
             return is_alone || acknowledged.is_some_and(|at| at.elapsed() < LEADER_KNOWN);
         }
-        let heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
-        heard.as_ref().is_some_and(|heard| heard.leader != caller && heard.at.elapsed() < LEADER_KNOWN)
+        self.heard().as_ref().is_some_and(|heard| heard.leader != caller && heard.at.elapsed() < LEADER_KNOWN)
     }
 
     async fn answer(&self, envelope: Envelope<R>) -> Result<Response<R>, Fatal<Types<R>>> {
@@ -423,8 +410,11 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     fn note_append(&self, leader: MemberId) {
-        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Some(Heard { leader, at: Types::<R>::now() });
-        self.last_append.store(time::now().0 + 1, Ordering::Relaxed);
+        *self.heard() = Some(Heard { leader, at: Types::<R>::now(), moment: time::now() });
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Option<Heard<R>>> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Puts a chunk behind the ones before it; gives the snapshot when it is whole.

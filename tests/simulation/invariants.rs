@@ -26,6 +26,8 @@ pub enum Invariant {
     Linearizability,
     /// A healed cluster goes on.
     Progress,
+    /// No wait of an election on Raft is longer than [`ELECTION_WAIT`](image_cloud::raft::group::ELECTION_WAIT).
+    BoundedWaits,
 }
 
 /// A promise that was broken, with what was seen.

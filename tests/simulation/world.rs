@@ -14,13 +14,14 @@ use image_cloud::protocol::election::{Campaign, Cause, ElectionResult};
 use image_cloud::protocol::frame::Lane;
 use image_cloud::protocol::membership::{Change, Introduction, Place};
 use image_cloud::protocol::status::Leadership;
-use image_cloud::raft::group::Group;
+use image_cloud::raft::group::{ELECTION_WAIT, Group};
 use image_cloud::raft::machine::{Applied, Machine};
 use image_cloud::raft::types::position;
 use image_cloud::raft::{Command, RaftSettings, RaftTransport, TransportError};
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::{AsyncRuntime, ServerState};
-use openraft_rt_sim::SimRuntime;
+use openraft::{AsyncRuntime, Instant, ServerState};
+
+use openraft_rt_sim::{SimInstant, SimRuntime};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 
@@ -29,6 +30,9 @@ use super::invariants::{Invariant, Invariants, Observed, Violation};
 
 /// The nodes that the cluster begins with.
 pub const NODES: usize = 3;
+
+/// Timers of the runtime may be late by a tick of theirs.
+const TIMER_SLACK: Duration = Duration::from_millis(5);
 
 /// Places for nodes: those, and some that come and go.
 pub const SLOTS: usize = 5;
@@ -303,8 +307,28 @@ impl World {
     pub fn campaign(&self, index: usize, campaign: Campaign, vacancy: Option<Leadership>) {
         // Whoever is no voter by its own log asks nobody: that much the core makes sure of.
         if let Some((group, _)) = self.running(index).filter(|_| self.is_voter(index)) {
-            SimRuntime::spawn(async move { group.campaign(campaign, vacancy).await });
+            let world = self.clone();
+            SimRuntime::spawn(async move { world.bounded(2, group.campaign(campaign, vacancy)).await });
         }
+    }
+
+    /// The same for a hand-over.
+    pub fn hand_over(&self, index: usize, to: MemberId) {
+        if let Some((group, _)) = self.running(index) {
+            let world = self.clone();
+            SimRuntime::spawn(async move { world.bounded(3, group.hand_over(to)).await });
+        }
+    }
+
+    /// What an election asks of Raft, which waits so many times at most, one after the other.
+    pub async fn bounded<T>(&self, waits: u32, asked: impl Future<Output = T>) -> T {
+        let begun = SimInstant::now();
+        let answer = asked.await;
+        let (took, limit) = (begun.elapsed(), waits * ELECTION_WAIT + TIMER_SLACK);
+        if took > limit {
+            self.violated(Violation::new(Invariant::BoundedWaits, format!("{took:?} where {limit:?} is the most")));
+        }
+        answer
     }
 
     /// Proposes at a node and takes note if it is acknowledged.
