@@ -14,6 +14,10 @@ use image_cloud::node::key_command::{self, KeyPlace};
 use image_cloud::node::reset::reset;
 use image_cloud::node::{self, NodeError, NodeOptions, init};
 use image_cloud::protocol::membership::Place;
+use tikv_jemallocator::Jemalloc;
+
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 /// One node of an Image Cloud.
 #[derive(Parser)]

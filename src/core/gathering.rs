@@ -1,9 +1,12 @@
-//! How long a leader waits for more writes before it proposes those that it has: **pure**.
+//! How long a leader waits for more writes before it proposes those that it has, and how many entries it has under way: **pure**.
 //!
 //! An entry costs a sync on each disk, a message to each follower and a turn of every thread on the way, however many writes it has.
 //! Clients that have been answered mostly come again, a moment after the others that had to wait. So those who are to be expected are
 //! waited for: as many as the last entry had, and as many as were waiting when it was done. If they all come, two halves that would have
 //! taken turns share one entry; if they do not, the wait is over after twice what the last entry took.
+//!
+//! Of very many, halves do take turns: two entries are under way at a time, so that the one is read and answered while the other is on
+//! its way to the disks.
 //!
 //! Clients that do not wait for answers are not told from those that do: where many of them write at once, an entry then has three times
 //! as many writes, and a write takes up to four times as long as an entry instead of two.
@@ -12,6 +15,9 @@ use std::time::Duration;
 
 /// With fewer to come nobody waits: one client alone is answered at once.
 const LEAST: usize = 8;
+
+/// From so many on there are two entries: each is then large enough to be worth its price.
+const MANY: usize = 128;
 
 /// A wait shorter than this is none: timers go by the millisecond.
 const SHORTEST: Duration = Duration::from_millis(1);
@@ -27,15 +33,22 @@ pub struct Gathering {
 }
 
 impl Gathering {
-    /// How much longer to wait for another write, when so many have come and the wait has lasted so long; none: propose them.
+    /// How many entries may be under way at a time, at least 1.
+    pub fn entries_at_once(&self) -> usize {
+        if self.expected >= MANY { 2 } else { 1 }
+    }
+
+    /// How much longer to wait for another write of this entry, when so many have come and the wait has lasted so long; none: propose
+    /// them.
     pub fn wait(&self, come: usize, waited: Duration) -> Option<Duration> {
-        if self.expected < LEAST || come >= self.expected {
+        let expected = self.expected.div_ceil(self.entries_at_once());
+        if expected < LEAST || come >= expected {
             return None;
         }
         self.patience.checked_sub(waited).filter(|left| !left.is_zero() && self.patience >= SHORTEST)
     }
 
-    /// An entry of so many writes is done; it took so long, and so many are waiting now.
+    /// An entry of so many writes is done; it took so long, and so many are waiting now or under way in another one.
     pub fn is_done(&mut self, writes: usize, took: Duration, waiting: usize) {
         *self = Gathering { expected: writes + waiting, patience: (2 * took).min(LONGEST) };
     }
@@ -69,6 +82,16 @@ mod tests {
         assert_eq!(gathering.wait(16, MS), None, "all are here");
         assert_eq!(gathering.wait(15, 4 * MS), None, "they do not come");
         assert_eq!(after(8, 1000 * MS, 8).wait(8, Duration::ZERO), Some(LONGEST));
+    }
+
+    /// Two entries under way share the clients between them.
+    #[test]
+    fn very_many_go_in_two_halves() {
+        assert_eq!(after(100, MS, 27).entries_at_once(), 1);
+        let gathering = after(100, 2 * MS, 29);
+        assert_eq!(gathering.entries_at_once(), 2);
+        assert_eq!(gathering.wait(64, MS), Some(3 * MS));
+        assert_eq!(gathering.wait(65, MS), None, "half of them are here");
     }
 
     /// Clients that go away are waited for once.

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Instant, ServerState};
@@ -17,6 +20,7 @@ use crate::core::ledger::{IDLE_MS, LeaderClock, Ledger};
 use crate::id::Term;
 use crate::protocol::ledger::{Answer, Request, Stamp, Write};
 use crate::protocol::user::{Date, NAME_LIMIT};
+use crate::raft::Applied;
 use crate::raft::error::ProposeError;
 use crate::raft::group::Group;
 use crate::raft::types::{Command, Outcome, Types};
@@ -73,7 +77,7 @@ impl Proposals {
     /// Starts the task that gathers; it ends when the last clone is gone. Of the writes that wait, the one after `limit` is refused.
     pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize) -> Proposals {
         let (queue, waiting) = mpsc::channel(limit);
-        drop(R::spawn(gather(group, waiting)));
+        drop(R::spawn(Desk::new(group, waiting).run()));
         Proposals { queue, bytes: Arc::default() }
     }
 
@@ -110,53 +114,133 @@ fn encoded_at_most(write: &Write) -> u64 {
     64 + operations.sum::<u64>() + others
 }
 
-async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Waiting>) {
-    let mut clock = LeaderClock::default();
-    let mut gathering = Gathering::default();
-    // One write that did not fit the entry before.
-    let mut left_over = None;
-    loop {
-        let first = match left_over.take() {
-            Some(waiting) => waiting,
-            None => match Types::<R>::timeout(EXPIRY_CHECK, queue.recv()).await {
-                Ok(Some(waiting)) => waiting,
-                Ok(None) => return,
-                Err(_) => {
-                    // Whoever wrote a while ago is not expected now.
-                    gathering = Gathering::default();
-                    // What is due goes at once, however much it is; writes that come meanwhile take it with them.
-                    while queue.is_empty()
-                        && let Some(stamp) = time_must_go_on(&group, &mut clock)
-                        && propose(&group, stamp, Vec::new(), &mut left_over, &mut queue).await
-                    {}
-                    continue;
+/// Where writes become entries.
+struct Desk<R: AsyncRuntime> {
+    group: Group<R>,
+    queue: mpsc::Receiver<Waiting>,
+    clock: LeaderClock,
+    gathering: Gathering,
+    /// One write that did not fit the entry before.
+    left_over: Option<Waiting>,
+    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    writes_under_way: usize,
+    /// Nothing was heard of the entries under way for [`STALLED_AFTER`].
+    is_stalled: bool,
+    /// An entry without writes was just applied: more may be due.
+    is_expiring: bool,
+}
+
+/// An entry that was committed and applied, or what became of it instead.
+struct Done {
+    waiters: Vec<(oneshot::Sender<Result<Answer, ProposeError>>, Size)>,
+    applied: Result<Applied, ProposeError>,
+    took: Duration,
+}
+
+/// What ends a wait of the desk.
+enum Event {
+    Came(Waiting),
+    Done(Done),
+    Silence,
+    Closed,
+}
+
+impl<R: AsyncRuntime> Desk<R> {
+    fn new(group: Group<R>, queue: mpsc::Receiver<Waiting>) -> Self {
+        Desk {
+            group,
+            queue,
+            clock: LeaderClock::default(),
+            gathering: Gathering::default(),
+            left_over: None,
+            under_way: FuturesUnordered::new(),
+            writes_under_way: 0,
+            is_stalled: false,
+            is_expiring: false,
+        }
+    }
+
+    /// Makes entries until nobody can send a write any more.
+    async fn run(mut self) {
+        loop {
+            let at_once = if self.is_stalled { 1 } else { self.gathering.entries_at_once() };
+            if self.under_way.len() >= at_once {
+                match Types::<R>::timeout(STALLED_AFTER, self.under_way.next()).await {
+                    Ok(done) => self.settle(done.expect("an entry is under way")),
+                    Err(_) => self.refuse_who_waits(),
                 }
-            },
-        };
+                continue;
+            }
+            let pause = match (self.under_way.is_empty(), self.is_expiring) {
+                (true, true) => Duration::ZERO,
+                (true, false) => EXPIRY_CHECK,
+                (false, _) => STALLED_AFTER,
+            };
+            match self.next(pause).await {
+                Event::Came(first) => {
+                    let mut taken = self.gather(first).await;
+                    let stamp = self.stamp(&mut taken);
+                    if !taken.is_empty() {
+                        self.propose(stamp, taken);
+                    }
+                }
+                Event::Done(done) => self.settle(done),
+                Event::Silence if self.under_way.is_empty() => self.let_time_go_on(),
+                Event::Silence => self.is_stalled = true,
+                Event::Closed => return,
+            }
+        }
+    }
+
+    /// Waits so long at most for the next write, or until an entry is done.
+    async fn next(&mut self, pause: Duration) -> Event {
+        if let Some(waiting) = self.left_over.take().or_else(|| self.queue.try_recv().ok()) {
+            return Event::Came(waiting);
+        }
+        tokio::select! {
+            // In this order, and not in a random one, so that a simulation can be repeated.
+            biased;
+            Some(done) = self.under_way.next() => Event::Done(done),
+            came = self.queue.recv() => came.map_or(Event::Closed, Event::Came),
+            () = Types::<R>::sleep(pause) => Event::Silence,
+        }
+    }
+
+    /// The writes of the next entry: the first one, those that wait, and those that are to be expected.
+    async fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
         let mut bytes = first.size.bytes;
         let mut taken = vec![first];
         let begun = Types::<R>::now();
         while taken.len() < ENTRY_WRITES {
-            let next = match (queue.try_recv(), gathering.wait(taken.len(), begun.elapsed())) {
+            let next = match (self.queue.try_recv(), self.gathering.wait(taken.len(), begun.elapsed())) {
                 (Ok(next), _) => next,
-                (Err(_), Some(wait)) => match Types::<R>::timeout(wait, queue.recv()).await {
-                    Ok(Some(next)) => next,
-                    _ => break,
+                (Err(_), Some(wait)) => match self.next(wait).await {
+                    Event::Came(next) => next,
+                    Event::Done(done) => {
+                        self.settle(done);
+                        continue;
+                    }
+                    Event::Silence | Event::Closed => break,
                 },
                 (Err(_), None) => break,
             };
             bytes += next.size.bytes;
             if bytes > ENTRY_BYTES {
-                left_over = Some(next);
+                self.left_over = Some(next);
                 break;
             }
             taken.push(next);
         }
-        let stamp = read(&group, &mut clock, |ledger, stamp, leads| {
+        taken
+    }
+
+    /// The time of an entry of these writes; those whose answers there is no memory to keep are refused.
+    fn stamp(&mut self, taken: &mut Vec<Waiting>) -> Stamp {
+        read(&self.group, &mut self.clock, |ledger, stamp, leads| {
             let is_full = ledger.answers_bytes() > ANSWERS_LIMIT_BYTES;
             let is_full_without_trace = ledger.without_trace_bytes() > WITHOUT_TRACE_LIMIT_BYTES;
             if leads && (is_full || is_full_without_trace) {
-                refuse_new(&mut taken, |write| {
+                refuse_new(taken, |write| {
                     let would_be_kept = match &write.request {
                         Request::Kv(_) => is_full,
                         Request::User { .. } => false,
@@ -166,12 +250,65 @@ async fn gather<R: AsyncRuntime>(group: Group<R>, mut queue: mpsc::Receiver<Wait
                 });
             }
             stamp
-        });
-        if !taken.is_empty() {
-            let (writes, proposed) = (taken.len(), Types::<R>::now());
-            propose(&group, stamp, taken, &mut left_over, &mut queue).await;
-            let waiting = queue.len() + usize::from(left_over.is_some());
-            gathering.is_done(writes, proposed.elapsed(), waiting);
+        })
+    }
+
+    /// Sends an entry on its way; without writes, only the ledger's time goes on.
+    fn propose(&mut self, stamp: Stamp, taken: Vec<Waiting>) {
+        let (writes, waiters): (Vec<_>, Vec<_>) =
+            taken.into_iter().map(|waiting| (waiting.write, (waiting.answer, waiting.size))).unzip();
+        self.writes_under_way += writes.len();
+        let group = self.group.clone();
+        self.under_way.push(Box::pin(async move {
+            let begun = Types::<R>::now();
+            let command = Command::Ledger { stamp, date: Date(time::unix_millis()), writes };
+            let applied = group.propose(command).await;
+            Done { waiters, applied, took: begun.elapsed() }
+        }));
+    }
+
+    /// Hands out the answers of an entry.
+    fn settle(&mut self, done: Done) {
+        let Done { waiters, applied, took } = done;
+        self.is_stalled = false;
+        self.is_expiring = waiters.is_empty() && applied.is_ok();
+        self.writes_under_way -= waiters.len();
+        if !waiters.is_empty() {
+            let others = self.writes_under_way + self.queue.len() + usize::from(self.left_over.is_some());
+            self.gathering.is_done(waiters.len(), took, others);
+        }
+        match applied.map(|applied| applied.outcome) {
+            Ok(Outcome::Answered(answers)) => {
+                for ((waiter, _), answer) in waiters.into_iter().zip(answers) {
+                    // Whoever does not listen any more has given up.
+                    let _ = waiter.send(Ok(answer));
+                }
+            }
+            Ok(Outcome::Recorded) => log::error!("node {}: writes were taken for something else", self.group.me()),
+            Err(error) => {
+                for (waiter, _) in waiters {
+                    let _ = waiter.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// The entries under way are stalled: those behind them were not taken.
+    fn refuse_who_waits(&mut self) {
+        self.is_stalled = true;
+        while let Some(behind) = self.left_over.take().or_else(|| self.queue.try_recv().ok()) {
+            // Whoever does not listen any more has given up.
+            let _ = behind.answer.send(Err(ProposeError::NoQuorum));
+        }
+    }
+
+    /// Nobody has written for a while. What is due goes at once, however much it is; writes that come meanwhile take it with them.
+    fn let_time_go_on(&mut self) {
+        // Whoever wrote a while ago is not expected now.
+        self.gathering = Gathering::default();
+        self.is_expiring = false;
+        if let Some(stamp) = time_must_go_on(&self.group, &mut self.clock) {
+            self.propose(stamp, Vec::new());
         }
     }
 }
@@ -215,50 +352,6 @@ fn time_must_go_on<R: AsyncRuntime>(group: &Group<R>, clock: &mut LeaderClock) -
         let is_due = ledger.is_due(stamp) || ledger.has_images_due(Date(time::unix_millis()));
         (leads && (is_idle || is_due)).then_some(stamp)
     })
-}
-
-/// Proposes one entry and hands out its answers; without writes, only the ledger's time goes on. While it is stalled, those behind it
-/// are refused. Says whether it was applied.
-async fn propose<R: AsyncRuntime>(
-    group: &Group<R>,
-    stamp: Stamp,
-    taken: Vec<Waiting>,
-    left_over: &mut Option<Waiting>,
-    queue: &mut mpsc::Receiver<Waiting>,
-) -> bool {
-    let (writes, waiters): (Vec<_>, Vec<_>) =
-        taken.into_iter().map(|waiting| (waiting.write, (waiting.answer, waiting.size))).unzip();
-    let proposal = group.propose(Command::Ledger { stamp, date: Date(time::unix_millis()), writes });
-    let mut proposal = std::pin::pin!(proposal);
-    let applied = loop {
-        match Types::<R>::timeout(STALLED_AFTER, proposal.as_mut()).await {
-            Ok(applied) => break applied,
-            Err(_) => {
-                while let Some(behind) = left_over.take().or_else(|| queue.try_recv().ok()) {
-                    // Whoever does not listen any more has given up.
-                    let _ = behind.answer.send(Err(ProposeError::NoQuorum));
-                }
-            }
-        }
-    };
-    match applied.map(|applied| applied.outcome) {
-        Ok(Outcome::Answered(answers)) => {
-            for ((waiter, _), answer) in waiters.into_iter().zip(answers) {
-                let _ = waiter.send(Ok(answer));
-            }
-            true
-        }
-        Ok(Outcome::Recorded) => {
-            log::error!("node {}: writes were taken for something else", group.me());
-            false
-        }
-        Err(error) => {
-            for (waiter, _) in waiters {
-                let _ = waiter.send(Err(error.clone()));
-            }
-            false
-        }
-    }
 }
 
 #[cfg(test)]
