@@ -1,8 +1,9 @@
-//! The ledger beside etcd, in one run: `cargo bench --bench ledger -- --help`. And how long a restart takes, by itself.
+//! The ledger beside etcd and ZooKeeper, in one run: `cargo bench --bench ledger -- --help`. And how long a restart takes, by itself.
 //!
 //! Three nodes each, as processes with directories of their own, every write synced by a majority before it is acknowledged. The
 //! client is this one process, with one thread, on the public API over kept-alive connections: HTTP/1.1 to our leader, one
-//! connection per client; gRPC over HTTP/2 to etcd's leader, one connection per 16 clients, which is etcd's best. It shares the
+//! connection per client; gRPC over HTTP/2 to etcd's leader, one connection per 16 clients, which is etcd's best; ZooKeeper's own
+//! protocol to its leader, one connection per client, on keys that are there already. It shares the
 //! cores with the servers, so it is lean, and its share is told. In each round every system is started anew, does all rows and is
 //! stopped, so that none runs beside another; the order changes from round to round. A figure is the median of the rounds.
 
@@ -26,6 +27,8 @@ mod restart;
 mod servers;
 #[path = "ledger/table.rs"]
 mod table;
+#[path = "ledger/zookeeper.rs"]
+mod zookeeper;
 
 mod support;
 
@@ -38,17 +41,18 @@ use support::{argument, machine};
 use table::Table;
 
 const HELP: &str = "\
-The ledger beside etcd: durable writes, one hot counter, linearizable reads, views of one image, processor time, memory.
+The ledger beside etcd and ZooKeeper: durable writes, one hot counter, linearizable reads, views of one image, processor time, memory.
 
 cargo bench --bench ledger [-- OPTIONS]
 cargo bench --bench ledger -- restart      how long a node takes that starts on a snapshot and 100,000 entries; nothing else
   --rounds N      rounds, each with new clusters of every system (3)
   --seconds S     measured time of each row (3)
   --rows LIST     of put-1, put-16, put-64, put-256, hot-16, hot-64, read-64, view-64 (all, in this order)
-  --against WHAT  `etcd`, `nothing`, or the path of another build of cloud-node, to compare two builds of ours (etcd, if there is one)
+  --against WHAT  `peers` (etcd and ZooKeeper, as far as they are installed), `etcd`, `nothing`, or the path of another build of cloud-node, to
+                  compare two builds of ours (peers)
   --program PATH  our build (the one of this checkout)
 
-etcd: Debian's package `etcd-server` (or `etcd`). TMPDIR must be on a real disk.";
+etcd: Debian's package `etcd-server` (or `etcd`); ZooKeeper, for the rows of puts: `zookeeper`. TMPDIR must be on a real disk.";
 
 /// The rows: name, operation, clients.
 const ROWS: [(&str, Operation, usize); 8] = [
@@ -90,7 +94,8 @@ fn main() {
             let number = (round + turn) % systems.len();
             runtime.block_on(async {
                 let servers = Servers::start(&systems[number]).await;
-                for &(name, operation, clients) in &rows {
+                let measured = |operation| !matches!(systems[number], System::ZooKeeper) || operation == Operation::Put;
+                for &(name, operation, clients) in rows.iter().filter(|row| measured(row.1)) {
                     let figures = row(&servers, operation, clients, seconds).await;
                     eprintln!("round {}, {}, {name}: {figures}", round + 1, systems[number].name());
                     table.add(number, name, figures);
@@ -99,18 +104,31 @@ fn main() {
         }
     }
     println!("{table}");
+    table.print_zookeeper();
     table.print_view(load::bare_view_cpu());
 }
 
 fn systems(program: PathBuf) -> Vec<System> {
     let ours = System::Ours { name: "ours", program };
-    let against: String = argument("--against", "etcd".to_owned());
+    let against: String = argument("--against", "peers".to_owned());
     match against.as_str() {
         "nothing" => vec![ours],
-        "etcd" if servers::has_etcd() => vec![ours, System::Etcd],
-        "etcd" => {
-            println!("there is no etcd on this machine (Debian: etcd-server): our figures alone");
-            vec![ours]
+        "peers" | "etcd" => {
+            let mut systems = vec![ours];
+            if servers::has_etcd() {
+                systems.push(System::Etcd);
+            } else {
+                println!("there is no etcd on this machine (Debian: etcd-server)");
+            }
+            if against == "etcd" {
+                return systems;
+            }
+            if servers::has_zookeeper() {
+                systems.push(System::ZooKeeper);
+            } else {
+                println!("there is no ZooKeeper on this machine (Debian: zookeeper)");
+            }
+            systems
         }
         path => vec![ours, System::Ours { name: "other", program: path.into() }],
     }

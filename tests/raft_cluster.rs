@@ -9,11 +9,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, DEADLINE, eventually, heartbeat};
-use image_cloud::id::{NodeId, Term};
+use futures::future::join_all;
+use image_cloud::id::{NodeId, RequestId, Term};
 use image_cloud::protocol::election::{Campaign, ElectionMessage, RoundId};
+use image_cloud::protocol::ledger::{KvOperation, KvResult, Write as LedgerWrite};
 use image_cloud::protocol::status::Leadership;
 use image_cloud::protocol::sync::StateSync;
-use image_cloud::raft::{CampaignError, HandOverError};
+use image_cloud::raft::{CampaignError, HandOverError, ProposeError, RaftNode};
 use image_cloud::transport::{CallError, ProbeOutcome, probe};
 
 /// Campaigns as the election core does: again after every refusal, until the node leads.
@@ -280,6 +282,72 @@ fn leadership_is_handed_over_under_load() {
         });
         cluster.commit(to.0, 9000 + round);
     }
+}
+
+/// Adds one to the writer's own counter; the same id is the same write.
+async fn add(raft: &RaftNode, writer: u64, number: u64) -> Result<i64, ProposeError> {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&writer.to_be_bytes());
+    id[8..].copy_from_slice(&number.to_be_bytes());
+    let operation = KvOperation::Add { key: writer.to_string().into(), by: 1, floor: None };
+    let answer = raft.write(LedgerWrite::kv(RequestId(id), vec![operation])).await?;
+    match answer.kv().unwrap() {
+        [KvResult::Sum(sum)] => Ok(*sum),
+        other => panic!("an addition gives a sum, not {other:?}"),
+    }
+}
+
+/// So many writers that two entries are under way at a time: each write is answered, in its writer's order, and done once. Without a
+/// quorum those that come behind the stalled entries are told so and not taken; what became of the others shows when their ids are
+/// sent again.
+#[test]
+fn hundreds_of_writers_are_answered_once_each_and_told_when_there_is_no_quorum() {
+    const WRITERS: u64 = 300;
+    const WRITES: u64 = 10;
+    let cluster = Cluster::begun(3);
+    let leader = cluster.node(1);
+    leader.run(async {
+        let before = leader.raft.ledger().0;
+        let each = |writer| async move {
+            for number in 0..WRITES {
+                assert_eq!(add(&leader.raft, writer, number).await.unwrap(), number as i64 + 1, "in order, and once");
+            }
+        };
+        join_all((0..WRITERS).map(each)).await;
+        let entries = leader.raft.ledger().0 - before;
+        assert!(entries < WRITERS * WRITES / 20, "they share entries: {entries}");
+
+        cluster.loses_appends.store(true, Ordering::Relaxed);
+        let stalled = join_all((0..WRITERS).map(|writer| add(&leader.raft, writer, WRITES)));
+        let behind = async {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            let begun = Instant::now();
+            let refused = join_all((WRITERS..2 * WRITERS).map(|writer| add(&leader.raft, writer, 0))).await;
+            (refused, begun.elapsed())
+        };
+        let (stalled, (refused, took)) = futures::join!(stalled, behind);
+        for answer in &refused {
+            assert_eq!(*answer, Err(ProposeError::NoQuorum), "it came behind the stalled entries, which took {took:?}");
+        }
+        for answer in &stalled {
+            assert!(matches!(answer, Err(ProposeError::Unknown(_) | ProposeError::NoQuorum)), "{answer:?}");
+        }
+
+        cluster.loses_appends.store(false, Ordering::Relaxed);
+        let deadline = Instant::now() + DEADLINE;
+        for writer in 0..WRITERS {
+            let value = loop {
+                match add(&leader.raft, writer, WRITES).await {
+                    Ok(value) => break value,
+                    Err(error) => assert!(Instant::now() < deadline, "{error}"),
+                }
+            };
+            assert_eq!(value, WRITES as i64 + 1, "done once, whenever");
+        }
+        for writer in WRITERS..2 * WRITERS {
+            assert_eq!(add(&leader.raft, writer, 0).await.unwrap(), 1);
+        }
+    });
 }
 
 #[test]

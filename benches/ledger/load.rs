@@ -17,6 +17,7 @@ use crate::http1;
 use crate::people::{Person, fresh_id, header_of, rights_request};
 use crate::servers::{Servers, own_cpu_seconds};
 use crate::support::quantile;
+use crate::zookeeper;
 
 pub const VALUE_BYTES: usize = 256;
 
@@ -90,6 +91,7 @@ enum Session {
     Ours(http1::Connection),
     Reader { connection: http1::Connection, reader: Box<Person>, body: Vec<u8> },
     Etcd { channel: Channel, counter: Option<Current> },
+    ZooKeeper(zookeeper::Connection),
 }
 
 /// Clients with their connections.
@@ -125,6 +127,7 @@ impl Load {
                     }
                     Session::Etcd { channel: channels[number % channels.len()].clone(), counter: None }
                 }
+                Servers::ZooKeeper(_) => Session::ZooKeeper(zookeeper::Connection::open(&address).await.unwrap()),
             });
         }
         if let (Operation::View, Servers::Ours { cluster, .. }) = (operation, servers) {
@@ -132,6 +135,8 @@ impl Load {
         }
         let mut load = Load { operation, sessions, decrements: 0 };
         match operation {
+            // Each key once, since the first write of one costs ZooKeeper two.
+            Operation::Put if matches!(servers, Servers::ZooKeeper(_)) => load.fill().await,
             Operation::Put => {}
             Operation::View if matches!(servers, Servers::Ours { .. }) => {}
             Operation::View | Operation::Decrement => {
@@ -292,6 +297,7 @@ impl Session {
                 expect(&connection.call("PUT", key, "", value).await?)
             }
             Session::Etcd { channel, .. } => channel.put(key, value).await,
+            Session::ZooKeeper(connection) => connection.put(key, value).await,
         }
     }
 
@@ -303,6 +309,7 @@ impl Session {
                 answer.body.len()
             }
             Session::Etcd { channel, .. } => channel.get(key).await?.map_or(0, |current| current.value.len()),
+            Session::ZooKeeper(_) => return Err(writes_alone()),
         };
         if length == VALUE_BYTES { Ok(()) } else { Err(io::Error::other(format!("a value of {length} bytes"))) }
     }
@@ -313,6 +320,7 @@ impl Session {
                 Bytes::copy_from_slice(connection.call("GET", COUNTER, "", b"").await?.body)
             }
             Session::Etcd { channel, .. } => channel.get(COUNTER).await?.unwrap_or_default().value,
+            Session::ZooKeeper(_) => return Err(writes_alone()),
         };
         parse(&text)
     }
@@ -365,8 +373,13 @@ impl Session {
                 }
                 Err(io::Error::other("the tries have run out"))
             }
+            Session::ZooKeeper(_) => Err(writes_alone()),
         }
     }
+}
+
+fn writes_alone() -> io::Error {
+    io::Error::other("ZooKeeper is measured by its writes alone")
 }
 
 fn expect(answer: &http1::Answer<'_>) -> io::Result<()> {

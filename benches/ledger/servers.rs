@@ -2,17 +2,19 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::common::{TestCluster, wait_for};
 use crate::grpc::Channel;
 use crate::support::memory_mib;
+use crate::zookeeper;
 
 /// What is measured.
 pub enum System {
     Ours { name: &'static str, program: PathBuf },
     Etcd,
+    ZooKeeper,
 }
 
 impl System {
@@ -20,6 +22,7 @@ impl System {
         match self {
             System::Ours { name, .. } => name,
             System::Etcd => "etcd",
+            System::ZooKeeper => "ZooKeeper",
         }
     }
 
@@ -35,6 +38,9 @@ impl System {
                 let version = version.lines().next().unwrap_or_default().to_owned();
                 format!("{version}, gRPC over HTTP/2; no TLS to the client, none between the nodes")
             }
+            System::ZooKeeper => {
+                "Debian's, writes alone, each client on a connection of its own; no TLS to the client, none between the nodes".to_owned()
+            }
         }
     }
 }
@@ -43,10 +49,26 @@ pub fn has_etcd() -> bool {
     Command::new("etcd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+pub fn has_zookeeper() -> bool {
+    let java = Command::new("java").arg("-version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    java.is_ok() && Path::new(ZOOKEEPER).exists()
+}
+
+/// Debian's, with what it needs beside it.
+const ZOOKEEPER: &str = "/usr/share/java/zookeeper.jar";
+
 /// Three running nodes; stopped when dropped.
 pub enum Servers {
     Ours { cluster: TestCluster, leader: u16 },
-    Etcd { processes: Vec<Child>, leader: u16, _directory: tempfile::TempDir },
+    Etcd(Peer),
+    ZooKeeper(Peer),
+}
+
+/// Three processes of another system, and the leader's port for clients.
+pub struct Peer {
+    processes: Vec<Child>,
+    leader: u16,
+    _directory: tempfile::TempDir,
 }
 
 impl Servers {
@@ -59,7 +81,8 @@ impl Servers {
                 let leader = cluster.settled().await.node.0;
                 Servers::Ours { cluster, leader }
             }
-            System::Etcd => start_etcd().await,
+            System::Etcd => Servers::Etcd(start_etcd().await),
+            System::ZooKeeper => Servers::ZooKeeper(start_zookeeper().await),
         }
     }
 
@@ -67,14 +90,14 @@ impl Servers {
     pub fn leader(&self) -> String {
         match self {
             Servers::Ours { cluster, leader } => cluster.url(*leader).trim_start_matches("http://").to_owned(),
-            Servers::Etcd { leader, .. } => format!("127.0.0.1:{leader}"),
+            Servers::Etcd(peer) | Servers::ZooKeeper(peer) => format!("127.0.0.1:{}", peer.leader),
         }
     }
 
     fn pids(&self) -> Vec<u32> {
         match self {
             Servers::Ours { cluster, .. } => cluster.pids(),
-            Servers::Etcd { processes, .. } => processes.iter().map(Child::id).collect(),
+            Servers::Etcd(peer) | Servers::ZooKeeper(peer) => peer.processes.iter().map(Child::id).collect(),
         }
     }
 
@@ -89,23 +112,24 @@ impl Servers {
     }
 }
 
-impl Drop for Servers {
+impl Drop for Peer {
     fn drop(&mut self) {
-        if let Servers::Etcd { processes, .. } = self {
-            for process in processes {
-                let _ = process.kill();
-                let _ = process.wait();
-            }
+        for process in &mut self.processes {
+            let _ = process.kill();
+            let _ = process.wait();
         }
     }
 }
 
-async fn start_etcd() -> Servers {
+/// Free ports, and all at once, so that none is given twice.
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    listeners.each_ref().map(|listener| listener.local_addr().unwrap().port())
+}
+
+async fn start_etcd() -> Peer {
     let directory = tempfile::tempdir().unwrap();
-    // All listeners at once, so that no port is given twice.
-    let listeners: Vec<TcpListener> = (0..6).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let ports: Vec<u16> = listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect();
-    drop(listeners);
+    let ports = free_ports::<6>();
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let cluster: Vec<String> = (0..3).map(|node| format!("n{node}={}", url(ports[3 + node]))).collect();
     let processes = (0..3).map(|node| {
@@ -124,8 +148,8 @@ async fn start_etcd() -> Servers {
             .spawn()
             .unwrap()
     });
-    let processes = processes.collect();
-    let leader = wait_for("etcd has a leader", async || {
+    let mut peer = Peer { processes: processes.collect(), leader: 0, _directory: directory };
+    peer.leader = wait_for("etcd has a leader", async || {
         for port in &ports[..3] {
             let mut channel = Channel::open(&format!("127.0.0.1:{port}")).await.ok()?;
             let (member, leader) = channel.status().await.ok()?;
@@ -134,8 +158,53 @@ async fn start_etcd() -> Servers {
             }
         }
         None
+    })
+    .await;
+    peer
+}
+
+async fn start_zookeeper() -> Peer {
+    let directory = tempfile::tempdir().unwrap();
+    let ports = free_ports::<9>();
+    let quorum = (0..3).map(|node| format!("server.{}=127.0.0.1:{}:{}\n", node + 1, ports[3 + node], ports[6 + node]));
+    let quorum: String = quorum.collect();
+    let processes = (0..3).map(|node| {
+        let home = directory.path().join(format!("n{node}"));
+        std::fs::create_dir(&home).unwrap();
+        std::fs::write(home.join("myid"), format!("{}", node + 1)).unwrap();
+        // Debian's times; every write is synced, as by default.
+        let configuration = format!(
+            "tickTime=2000\ninitLimit=10\nsyncLimit=5\ndataDir={}\nclientPort={}\nmaxClientCnxns=0\n\
+             maxSessionTimeout={}\nadmin.enableServer=false\n4lw.commands.whitelist=srvr\n{quorum}",
+            home.display(),
+            ports[node],
+            zookeeper::SESSION_MS,
+        );
+        std::fs::write(home.join("zoo.cfg"), configuration).unwrap();
+        let log = File::create(home.join("log")).unwrap();
+        Command::new("java")
+            .args(["-Xmx512m", "-cp", ZOOKEEPER, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
+            .arg(home.join("zoo.cfg"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap()
     });
-    Servers::Etcd { leader: leader.await, processes, _directory: directory }
+    let mut peer = Peer { processes: processes.collect(), leader: 0, _directory: directory };
+    peer.leader = wait_for("ZooKeeper has a leader", async || {
+        for port in &ports[..3] {
+            // Who leads drops its clients for a moment more, until its followers have caught up.
+            let address = format!("127.0.0.1:{port}");
+            if zookeeper::leads(&address).await.is_ok_and(|leads| leads) {
+                let mut connection = zookeeper::Connection::open(&address).await.ok()?;
+                return connection.put("ready", b"").await.ok().map(|()| *port);
+            }
+        }
+        None
+    })
+    .await;
+    peer
 }
 
 pub fn own_cpu_seconds() -> f64 {

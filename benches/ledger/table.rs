@@ -64,6 +64,17 @@ impl Table {
         self.figures.entry((system, row)).or_default().push(figures);
     }
 
+    /// How our writes stand to ZooKeeper's, where both were measured.
+    pub fn print_zookeeper(&self) {
+        let writes = |name| {
+            let system = self.names.iter().position(|known| *known == name)?;
+            self.cell(system, "put-256", per_second).map(|(median, _)| median)
+        };
+        let (Some(ours), Some(theirs)) = (writes(self.names[0]), writes("ZooKeeper")) else { return };
+        let ratio = ours / theirs;
+        println!("durable puts/s, 256 clients: {ratio:.2} times ZooKeeper's  {}", AtLeast(1.0, 1.3).verdict(ratio));
+    }
+
     /// What a view costs beside a plain write and its public-key work, where both rows were measured.
     pub fn print_view(&self, bare: f64) {
         let cost = |row| self.cell(0, row, Figures::cpu_per_10k).map(|(median, _)| median);
@@ -95,19 +106,27 @@ fn short(number: f64) -> String {
 
 impl fmt::Display for Table {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let theirs = self.names.get(1).copied().unwrap_or_default();
-        writeln!(formatter, "{:<42} {:>24} {:>24} {:>7}", "", self.names[0], theirs, "ratio")?;
+        write!(formatter, "{:<42} {:>24}", "", self.names[0])?;
+        for name in &self.names[1..] {
+            write!(formatter, " {name:>24} {:>7}", "ratio")?;
+        }
+        writeln!(formatter)?;
         for (row, words, figure, target) in &LINES {
             let Some((ours, our_text)) = self.cell(0, row, *figure) else { continue };
             write!(formatter, "{words:<42} {our_text:>24}")?;
-            if let Some((theirs, their_text)) = self.cell(1, row, *figure) {
-                let ratio = ours / theirs;
-                write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
-                if let Some(target) = target.as_ref().filter(|_| self.names[1] == "etcd") {
-                    write!(formatter, "  {}", target.verdict(ratio))?;
+            let mut judged = None;
+            for (system, name) in self.names.iter().enumerate().skip(1) {
+                match self.cell(system, row, *figure) {
+                    Some((theirs, their_text)) => {
+                        let ratio = ours / theirs;
+                        write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
+                        judged =
+                            judged.or(target.as_ref().filter(|_| *name == "etcd").map(|target| target.verdict(ratio)));
+                    }
+                    None => write!(formatter, " {:>24} {:>7}", "", "")?,
                 }
             }
-            writeln!(formatter)?;
+            writeln!(formatter, "  {}", judged.unwrap_or_default())?;
         }
         Ok(())
     }

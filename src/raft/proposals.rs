@@ -1,5 +1,5 @@
 //! Writes of the ledger on their way into the log: everything that waits while one entry is committed goes into the next, and who is to
-//! be expected besides ([`Gathering`]).
+//! be expected besides; of very many writers, two entries are under way at a time ([`Gathering`]).
 //!
 //! So a write alone is proposed at once, and hundreds share an entry, its sync and its messages.
 
@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Instant, ServerState};
@@ -35,8 +35,8 @@ const ENTRY_WRITES: usize = 512;
 /// Bytes of writes in one entry at most, unless one write alone has more: an entry must fit a node frame.
 const ENTRY_BYTES: u64 = 512 << 10;
 
-/// Bytes of kept answers over which new requests are refused, 256 MiB: twice what the fastest writers that were measured (15,000 a
-/// second) leave in the time that answers are kept. With the largest table they still fit a snapshot.
+/// Bytes of kept answers over which new requests are refused, 256 MiB: what 30,000 writes a second leave in the minute that answers are
+/// kept, and the fastest writers that were measured write a little more. With the largest table they still fit a snapshot.
 const ANSWERS_LIMIT_BYTES: u64 = 256 << 20;
 
 /// The same for the answers to commands on images that left no trace, 64 MiB: some 400,000 in four minutes.
@@ -124,7 +124,7 @@ struct Desk<R: AsyncRuntime> {
     left_over: Option<Waiting>,
     under_way: FuturesUnordered<BoxFuture<'static, Done>>,
     writes_under_way: usize,
-    /// Nothing was heard of the entries under way for [`STALLED_AFTER`].
+    /// No entry was applied for [`STALLED_AFTER`] while some were under way.
     is_stalled: bool,
     /// An entry without writes was just applied: more may be due.
     is_expiring: bool,
@@ -141,7 +141,9 @@ struct Done {
 enum Event {
     Came(Waiting),
     Done(Done),
+    /// The pause is over.
     Silence,
+    /// Nobody can send a write any more.
     Closed,
 }
 
@@ -166,7 +168,7 @@ impl<R: AsyncRuntime> Desk<R> {
             let at_once = if self.is_stalled { 1 } else { self.gathering.entries_at_once() };
             if self.under_way.len() >= at_once {
                 match Types::<R>::timeout(STALLED_AFTER, self.under_way.next()).await {
-                    Ok(done) => self.settle(done.expect("an entry is under way")),
+                    Ok(done) => self.settle(done.expect("an entry is under way"), 0),
                     Err(_) => self.refuse_who_waits(),
                 }
                 continue;
@@ -182,9 +184,12 @@ impl<R: AsyncRuntime> Desk<R> {
                     let stamp = self.stamp(&mut taken);
                     if !taken.is_empty() {
                         self.propose(stamp, taken);
+                    } else if self.under_way.is_empty() {
+                        // Nothing was taken because there is no memory for answers, and only time makes room.
+                        self.let_time_go_on();
                     }
                 }
-                Event::Done(done) => self.settle(done),
+                Event::Done(done) => self.settle(done, 0),
                 Event::Silence if self.under_way.is_empty() => self.let_time_go_on(),
                 Event::Silence => self.is_stalled = true,
                 Event::Closed => return,
@@ -194,11 +199,14 @@ impl<R: AsyncRuntime> Desk<R> {
 
     /// Waits so long at most for the next write, or until an entry is done.
     async fn next(&mut self, pause: Duration) -> Event {
+        // Also sends an entry that was just made on its way, before the next one is gathered.
+        if let Some(Some(done)) = self.under_way.next().now_or_never() {
+            return Event::Done(done);
+        }
         if let Some(waiting) = self.left_over.take().or_else(|| self.queue.try_recv().ok()) {
             return Event::Came(waiting);
         }
         tokio::select! {
-            // In this order, and not in a random one, so that a simulation can be repeated.
             biased;
             Some(done) = self.under_way.next() => Event::Done(done),
             came = self.queue.recv() => came.map_or(Event::Closed, Event::Came),
@@ -211,13 +219,14 @@ impl<R: AsyncRuntime> Desk<R> {
         let mut bytes = first.size.bytes;
         let mut taken = vec![first];
         let begun = Types::<R>::now();
-        while taken.len() < ENTRY_WRITES {
-            let next = match (self.queue.try_recv(), self.gathering.wait(taken.len(), begun.elapsed())) {
+        while taken.len() < ENTRY_WRITES && bytes < ENTRY_BYTES {
+            let wait = self.gathering.wait(taken.len(), self.writes_under_way, begun.elapsed());
+            let next = match (self.queue.try_recv(), wait) {
                 (Ok(next), _) => next,
                 (Err(_), Some(wait)) => match self.next(wait).await {
                     Event::Came(next) => next,
                     Event::Done(done) => {
-                        self.settle(done);
+                        self.settle(done, taken.len());
                         continue;
                     }
                     Event::Silence | Event::Closed => break,
@@ -267,14 +276,15 @@ impl<R: AsyncRuntime> Desk<R> {
         }));
     }
 
-    /// Hands out the answers of an entry.
-    fn settle(&mut self, done: Done) {
+    /// Hands out the answers of an entry, while so many writes are gathered for the next.
+    fn settle(&mut self, done: Done, gathered: usize) {
         let Done { waiters, applied, took } = done;
-        self.is_stalled = false;
+        // An entry that was given up tells nothing of the others.
+        self.is_stalled &= applied.is_err();
         self.is_expiring = waiters.is_empty() && applied.is_ok();
         self.writes_under_way -= waiters.len();
         if !waiters.is_empty() {
-            let others = self.writes_under_way + self.queue.len() + usize::from(self.left_over.is_some());
+            let others = self.writes_under_way + gathered + self.queue.len() + usize::from(self.left_over.is_some());
             self.gathering.is_done(waiters.len(), took, others);
         }
         match applied.map(|applied| applied.outcome) {
@@ -302,7 +312,7 @@ impl<R: AsyncRuntime> Desk<R> {
         }
     }
 
-    /// Nobody has written for a while. What is due goes at once, however much it is; writes that come meanwhile take it with them.
+    /// No write is there to take the time with it. What is due goes at once, however much it is; writes that come meanwhile take it with them.
     fn let_time_go_on(&mut self) {
         // Whoever wrote a while ago is not expected now.
         self.gathering = Gathering::default();

@@ -26,7 +26,7 @@ pub enum Invariant {
     Linearizability,
     /// A healed cluster goes on.
     Progress,
-    /// No wait of an election on Raft is longer than [`ELECTION_WAIT`](image_cloud::raft::group::ELECTION_WAIT).
+    /// What an election asks of Raft takes at most [`ELECTION_WAIT`](image_cloud::raft::group::ELECTION_WAIT) for each of its waits.
     BoundedWaits,
 }
 
