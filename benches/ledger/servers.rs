@@ -4,6 +4,9 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use crate::common::{TestCluster, wait_for};
 use crate::grpc::Channel;
@@ -56,6 +59,9 @@ pub fn has_zookeeper() -> bool {
 
 /// Debian's, with what it needs beside it.
 const ZOOKEEPER: &str = "/usr/share/java/zookeeper.jar";
+
+/// How long a peer may take to say that it is ready, before it is asked again.
+const READY: Duration = Duration::from_secs(1);
 
 /// Three running nodes; stopped when dropped.
 pub enum Servers {
@@ -194,11 +200,9 @@ async fn start_zookeeper() -> Peer {
     let mut peer = Peer { processes: processes.collect(), leader: 0, _directory: directory };
     peer.leader = wait_for("ZooKeeper has a leader", async || {
         for port in &ports[..3] {
-            // Who leads drops its clients for a moment more, until its followers have caught up.
-            let address = format!("127.0.0.1:{port}");
-            if zookeeper::leads(&address).await.is_ok_and(|leads| leads) {
-                let mut connection = zookeeper::Connection::open(&address).await.ok()?;
-                return connection.put("ready", b"").await.ok().map(|()| *port);
+            // Who leads drops its clients for a moment more, or lets them wait, until its followers have caught up.
+            if timeout(READY, zookeeper::is_ready(&format!("127.0.0.1:{port}"))).await.is_ok_and(|ready| ready) {
+                return Some(*port);
             }
         }
         None

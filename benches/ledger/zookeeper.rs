@@ -131,13 +131,17 @@ impl Connection {
     }
 }
 
-/// Whether the server at this address leads, by its word `srvr`.
-pub async fn leads(address: &str) -> io::Result<bool> {
-    let mut stream = TcpStream::connect(address).await?;
-    stream.write_all(b"srvr").await?;
-    let mut answer = String::new();
-    stream.take(4096).read_to_string(&mut answer).await?;
-    Ok(answer.contains("Mode: leader"))
+/// Whether the server at this address leads, by its word `srvr`, and takes a write.
+pub async fn is_ready(address: &str) -> bool {
+    let leads = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"srvr").await?;
+        let mut answer = String::new();
+        stream.take(4096).read_to_string(&mut answer).await?;
+        io::Result::Ok(answer.contains("Mode: leader"))
+    };
+    let takes_a_write = async { Connection::open(address).await?.put("ready", b"").await };
+    leads.await.unwrap_or(false) && takes_a_write.await.is_ok()
 }
 
 fn done(code: i32) -> io::Result<()> {

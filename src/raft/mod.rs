@@ -97,6 +97,9 @@ pub struct RaftSettings {
     pub keep_bytes: u64,
     /// Bytes that the ledger may hold, as [`Ledger::footprint_bytes`] counts them (512 MiB). All of it is in memory, and in each snapshot.
     pub ledger_bytes: u64,
+    /// Bytes of kept answers over which new requests are refused (256 MiB): what 30,000 writes a second leave in the minute that answers
+    /// are kept, and the fastest writers that were measured write a little more. With the largest table they still fit a snapshot.
+    pub answers_bytes: u64,
     /// Size to which each file of the log grows; files are deleted whole (8 MiB).
     pub chunk_bytes: usize,
     /// Writes that may wait for the log; the next one is refused at once (1,024).
@@ -119,6 +122,7 @@ impl RaftSettings {
             keep_after_snapshot: 1_000,
             keep_bytes: 16 << 20,
             ledger_bytes: 512 << 20,
+            answers_bytes: 256 << 20,
             chunk_bytes: CHUNK_BYTES,
             waiting_writes: 1024,
         }
@@ -177,7 +181,7 @@ impl RaftNode {
         tokio::spawn(watch_metrics(group.clone(), view_sender, roster_sender, failure_sender));
         tokio::spawn(finish_changes(group.clone(), rosters.clone()));
         tokio::spawn(compaction::compact(group.clone(), disk, compaction::Limits::from(&settings)));
-        let proposals = Proposals::start(group.clone(), settings.waiting_writes);
+        let proposals = Proposals::start(group.clone(), settings.waiting_writes, settings.answers_bytes);
         let (ledger_bytes, hashing) = (settings.ledger_bytes, Arc::default());
         Ok(RaftNode { group, proposals, views, rosters, failure, syncs, ledger_bytes, hashing })
     }

@@ -35,11 +35,7 @@ const ENTRY_WRITES: usize = 512;
 /// Bytes of writes in one entry at most, unless one write alone has more: an entry must fit a node frame.
 const ENTRY_BYTES: u64 = 512 << 10;
 
-/// Bytes of kept answers over which new requests are refused, 256 MiB: what 30,000 writes a second leave in the minute that answers are
-/// kept, and the fastest writers that were measured write a little more. With the largest table they still fit a snapshot.
-const ANSWERS_LIMIT_BYTES: u64 = 256 << 20;
-
-/// The same for the answers to commands on images that left no trace, 64 MiB: some 400,000 in four minutes.
+/// Bytes of kept answers to commands on images that left no trace, over which new ones are refused, 64 MiB: some 400,000 in four minutes.
 const WITHOUT_TRACE_LIMIT_BYTES: u64 = 64 << 20;
 
 /// When an entry is not committed for so long, those that wait behind it are told that there is no quorum: they were not taken.
@@ -74,10 +70,11 @@ impl Drop for Size {
 }
 
 impl Proposals {
-    /// Starts the task that gathers; it ends when the last clone is gone. Of the writes that wait, the one after `limit` is refused.
-    pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize) -> Proposals {
+    /// Starts the desk; it ends when the last clone is gone. Of the writes that wait, the one after `limit` is refused, and all new ones
+    /// while more than `answers_bytes` of answers are kept.
+    pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize, answers_bytes: u64) -> Proposals {
         let (queue, waiting) = mpsc::channel(limit);
-        drop(R::spawn(Desk::new(group, waiting).run()));
+        drop(R::spawn(Desk::new(group, waiting, answers_bytes).run()));
         Proposals { queue, bytes: Arc::default() }
     }
 
@@ -118,6 +115,7 @@ fn encoded_at_most(write: &Write) -> u64 {
 struct Desk<R: AsyncRuntime> {
     group: Group<R>,
     queue: mpsc::Receiver<Waiting>,
+    answers_bytes: u64,
     clock: LeaderClock,
     gathering: Gathering,
     /// One write that did not fit the entry before.
@@ -148,10 +146,11 @@ enum Event {
 }
 
 impl<R: AsyncRuntime> Desk<R> {
-    fn new(group: Group<R>, queue: mpsc::Receiver<Waiting>) -> Self {
+    fn new(group: Group<R>, queue: mpsc::Receiver<Waiting>, answers_bytes: u64) -> Self {
         Desk {
             group,
             queue,
+            answers_bytes,
             clock: LeaderClock::default(),
             gathering: Gathering::default(),
             left_over: None,
@@ -246,7 +245,7 @@ impl<R: AsyncRuntime> Desk<R> {
     /// The time of an entry of these writes; those whose answers there is no memory to keep are refused.
     fn stamp(&mut self, taken: &mut Vec<Waiting>) -> Stamp {
         read(&self.group, &mut self.clock, |ledger, stamp, leads| {
-            let is_full = ledger.answers_bytes() > ANSWERS_LIMIT_BYTES;
+            let is_full = ledger.answers_bytes() > self.answers_bytes;
             let is_full_without_trace = ledger.without_trace_bytes() > WITHOUT_TRACE_LIMIT_BYTES;
             if leads && (is_full || is_full_without_trace) {
                 refuse_new(taken, |write| {

@@ -26,7 +26,8 @@ use crate::raft::network::{Envelope, Request, Response};
 use crate::raft::snapshot::FileSnapshots;
 use crate::raft::state::State;
 use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
-use crate::raft::{HashError, RaftNode, RaftSettings, RaftTransport, TransportError};
+use crate::raft::{HashError, ProposeError, RaftNode, RaftSettings, RaftTransport, TransportError};
+use crate::time;
 
 /// The suite makes node ids from numbers.
 impl From<u64> for MemberId {
@@ -256,6 +257,34 @@ async fn a_removed_node_appends_nothing_under_whatever_incarnation() {
     }
     assert_eq!(raft.views().borrow().term, term);
     raft.propose(Command::ProveLeadership).await.expect("node 1 still leads");
+}
+
+/// When there is no memory for more answers, only time makes room, and keys end on time: it goes on however often a client comes again.
+#[tokio::test(flavor = "multi_thread")]
+async fn time_goes_on_while_every_write_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (me, place) = (MemberId::from(1), Place::default());
+    let settings = RaftSettings { answers_bytes: 300, ..RaftSettings::new(me, directory.path().join("raft")) };
+    let raft = RaftNode::open(settings, Arc::new(Nobody)).await.unwrap();
+    raft.initialise([(me, place)].into()).await.unwrap();
+    let mut views = raft.views();
+    views.wait_for(|view| view.leader == Some(NodeId(1))).await.unwrap();
+    let put = async |number: u8| {
+        let value = Bytes::from_static(b"v");
+        let put = KvOperation::Put { key: Bytes::from(vec![number]), value, expires_in_ms: Some(500) };
+        raft.write(Write::kv(RequestId([number; 16]), vec![put])).await
+    };
+    let mut numbers = 0..u8::MAX;
+    while put(numbers.next().unwrap()).await.is_ok() {}
+    assert!(raft.read(|ledger| ledger.get(&[0]).is_some()).1);
+
+    let deadline = time::now() + Duration::from_secs(20);
+    while raft.read(|ledger| ledger.get(&[0]).is_some()).1 {
+        assert!(time::now() < deadline, "the key is still there");
+        assert_eq!(put(u8::MAX).await, Err(ProposeError::Overloaded));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    raft.shutdown().await;
 }
 
 /// Whoever asks while the state is hashed for somebody else is told so, and costs nothing.
