@@ -1,4 +1,4 @@
-//! The demo beside its floor: `cargo bench --bench demo [-- --rounds 3 --clients 50 --requests 200]`.
+//! The demo beside its floor: `cargo bench --bench demo -- --help`.
 //!
 //! The floor is the time of what nobody can leave out, in the same run and on all cores: (a) the same pictures sealed in a bare
 //! loop, and (b) the same bytes moved through a bare actix-web handler and reqwest, as many at a time as there are clients.
@@ -24,12 +24,23 @@ use image_cloud::demo::pictures::{self, Picture};
 use image_cloud::demo::plan::Plan;
 use image_cloud::image::{ClusterId, ClusterKey, DataKey, ImageNonce, Limits, Scratch, SealKeys, SealOptions, seal};
 use image_cloud::time::now;
-use support::{argument, machine, quantile, verdict};
+use support::{argument, helped, machine, quantile, verdict};
+
+const HELP: &str = "\
+The demo beside its floor: the same seals in a bare loop, and the same bytes through a bare server.
+
+cargo bench --bench demo [-- OPTIONS]
+  --rounds N      (3)
+  --clients N     (50)
+  --requests N    of each client (200)";
 
 const SEED: u64 = 42;
 const TARGET: f64 = 0.7;
 
 fn main() {
+    if helped(HELP) {
+        return;
+    }
     let (rounds, clients, requests) = (argument("--rounds", 3), argument("--clients", 50), argument("--requests", 200));
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let pictures = pictures::make(SEED).unwrap();

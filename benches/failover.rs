@@ -1,5 +1,4 @@
-//! How long a cluster under full load is without a coordinator:
-//! `cargo bench --bench failover [-- --trials 30 --stops 10 --soak 60]` (full: `--trials 100 --soak 600`).
+//! How long a cluster under full load is without a coordinator: `cargo bench --bench failover -- --help`.
 //!
 //! Three real `cloud-node` processes on loopback; the client library keeps every core busy with seals. The time runs from the
 //! kill(2) call until one of the two survivors *answers* `GET /api/v1/status` with a confirmed coordinator of a later term. Both
@@ -33,7 +32,16 @@ use image_cloud::protocol::job::{SealForm, route};
 use image_cloud::protocol::status::{Leadership, NodeStatus};
 use image_cloud::time::{Moment, now, unix_millis};
 use rustix::process::Signal;
-use support::{argument, machine, quantile, verdict};
+use support::{argument, helped, machine, quantile, verdict};
+
+const HELP: &str = "\
+How long a cluster under full load is without a coordinator: no failure, kill -9, SIGSTOP.
+
+cargo bench --bench failover [-- OPTIONS]
+  --trials N      kills (30; in full 100)
+  --stops N       coordinators that are stopped by SIGSTOP (10)
+  --soak S        seconds of full load without a failure, before them (60; in full 600)
+  --log-over MS   print the nodes' logs of a trial that took longer (500)";
 
 const NODES: u16 = 3;
 /// Requests in flight: enough that no worker ever waits for the next job.
@@ -42,6 +50,9 @@ const MEDIAN_TARGET_MS: f64 = 60.0;
 const WORST_TARGET_MS: f64 = 500.0;
 
 fn main() {
+    if helped(HELP) {
+        return;
+    }
     let (trials, stops, soak) = (argument("--trials", 30), argument("--stops", 10), argument("--soak", 60u64));
     println!("{}; {NODES} nodes, {IN_FLIGHT} seals in flight", machine());
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! Speed of the image code beside the obvious program: `cargo bench --bench image`.
+//! Speed of the image code beside the obvious program: `cargo bench --bench image -- --help`.
 //!
 //! *Naive* is what one writes first: the `image` crate's defaults, `resize`, `get_pixel` and `put_pixel`, four bits a channel.
 //! Both sides of a row take turns in the same run, in memory, on one thread; figures are medians [least–most] in milliseconds,
@@ -17,7 +17,17 @@ use image_cloud::image::*;
 use image_cloud::protocol::job::{Label, SealForm};
 use image_cloud::time::now;
 
+const HELP: &str = "\
+Speed of the image code beside the obvious program, on one thread.
+
+cargo bench --bench image [-- WORDS]
+  WORDS   only rows that have all of them in their names, as in `label`, `unseal`, `rights` (every row)";
+
 fn main() {
+    if std::env::args().any(|word| word == "--help" || word == "-h") {
+        println!("{HELP}");
+        return;
+    }
     let pictures = Pictures::make();
     println!(
         "inputs: photo-like noise, 512 x 512 PNG {} KB; 4000 x 3000 JPEG {} KB, PNG {} KB",

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use load::{Figures, Load, Operation};
 use servers::{Servers, System};
-use support::{argument, machine};
+use support::{argument, helped, machine};
 use table::Table;
 
 const HELP: &str = "\
@@ -70,8 +70,7 @@ const ROWS: [(&str, Operation, usize); 8] = [
 const WARM_UP: Duration = Duration::from_millis(700);
 
 fn main() {
-    if std::env::args().any(|word| word == "--help" || word == "-h") {
-        println!("{HELP}");
+    if helped(HELP) {
         return;
     }
     if std::env::args().any(|word| word == "restart") {

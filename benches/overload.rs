@@ -22,7 +22,7 @@ use image_cloud::protocol::job::route;
 use image_cloud::protocol::kv::{Listed, route as kv};
 use image_cloud::time::{Moment, now};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use support::{argument, machine, memory_mib, quantile, verdict};
+use support::{argument, helped, machine, memory_mib, quantile, verdict};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::LocalSet;
@@ -50,8 +50,7 @@ const VALUE_BYTES: usize = 256;
 const REST: Duration = Duration::from_secs(20);
 
 fn main() {
-    if std::env::args().any(|word| word == "--help" || word == "-h") {
-        println!("{HELP}");
+    if helped(HELP) {
         return;
     }
     let files = getrlimit(Resource::Nofile);

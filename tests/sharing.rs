@@ -9,9 +9,11 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{TestCluster, picture, wait_for};
+use common::{DEADLINE, TestCluster, picture};
 use image_cloud::id::{ImageId, RequestId};
 use image_cloud::image::{Limits, header_of};
+use image_cloud::time::now;
+use rustix::process::Signal;
 
 /// A cluster, and a directory with the keys and pictures of the people in the story.
 struct Story {
@@ -178,16 +180,31 @@ async fn a_client_that_is_killed_on_its_way_pays_no_second_view() {
     let story = Story::begin(&["alice", "bob"]).await;
     story.done(&format!("encrypt --input @photo.png --owner alice --to bob={VIEWS} -o @sealed.png")).await;
     let (mut killed_on_the_way, mut for_nothing) = (0, 0);
+    let coordinator = story.cluster.settled().await.node;
+    let followers = |signal| {
+        for id in story.cluster.running().into_iter().filter(|id| *id != coordinator.0) {
+            story.cluster.signal(id, signal);
+        }
+    };
     for number in 0..VIEWS {
         let view = format!("view --input @sealed.png --user bob -o @{number}.png");
+        // The first one is surely killed on its way, since its view cannot be committed; the others are as far as they have come.
+        if number == 0 {
+            followers(Signal::STOP);
+        }
         let mut client = story.cluster.client_command(&story.words(&view));
         let mut client = client.stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap();
-        wait_for("it is about to ask, or done", async || {
-            (story.journal("bob").exists() || client.try_wait().unwrap().is_some()).then_some(())
-        })
-        .await;
+        // The whole way takes a few milliseconds, so this looks more often than `wait_for` does.
+        let deadline = now() + DEADLINE;
+        while !story.journal("bob").exists() && client.try_wait().unwrap().is_none() {
+            assert!(now() < deadline, "view {number} neither asks nor ends");
+            tokio::task::yield_now().await;
+        }
         tokio::time::sleep(Duration::from_millis(number)).await;
         client.kill().await.unwrap();
+        if number == 0 {
+            followers(Signal::CONT);
+        }
         let (has_entry, has_picture) = (story.journal("bob").exists(), story.path(&format!("{number}.png")).exists());
         killed_on_the_way += u64::from(has_entry && !has_picture);
         // The entry goes last: whoever is killed between the picture and that may look once more with the same view.
@@ -197,6 +214,7 @@ async fn a_client_that_is_killed_on_its_way_pays_no_second_view() {
         }
         assert!(story.read(&format!("{number}.png")) == story.original, "view {number}");
     }
+    println!("{killed_on_the_way} of {VIEWS} were killed on the way");
     assert!(killed_on_the_way > 0, "never killed on the way");
     let rights = story.done("rights @sealed.png --user bob -o json").await;
     let rights: serde_json::Value = serde_json::from_str(rights.lines().next().unwrap()).unwrap();

@@ -8,6 +8,15 @@ pub fn argument<T: FromStr>(name: &str, default: T) -> T {
     text.parse().unwrap_or_else(|_| panic!("{name} \"{text}\" is not a number"))
 }
 
+/// Prints the help if it was asked for; says whether it was.
+pub fn helped(help: &str) -> bool {
+    let asked = std::env::args().any(|word| word == "--help" || word == "-h");
+    if asked {
+        println!("{help}");
+    }
+    asked
+}
+
 /// The value below which this share of the samples lies (nearest rank).
 pub fn quantile(samples: &[f64], share: f64) -> f64 {
     let mut sorted = samples.to_vec();
