@@ -36,12 +36,18 @@ fn check(look: &Look) -> &[AuditEntry] {
     &owned.audit
 }
 
+/// Three nodes, configured like this, and the two of whom most of these stories tell.
+async fn alice_and_bob(config: &str) -> (TestCluster, Person, Person) {
+    let cluster = TestCluster::start(3, config).await;
+    let alice = Person::register(&cluster, "alice", 1).await;
+    let bob = Person::register(&cluster, "bob", 2).await;
+    (cluster, alice, bob)
+}
+
 /// The story of the README: bob opens it as often as he may, and what alice changes counts at once.
 #[tokio::test(flavor = "multi_thread")]
 async fn named_people_open_it_as_often_as_they_may() {
-    let cluster = TestCluster::start(3, "").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (cluster, alice, bob) = alice_and_bob("").await;
     let carol = Person::register(&cluster, "carol", 3).await;
     let original = picture(1);
     let sealed = alice.seal(&cluster.url(1), &original, "&to=bob%3D2,Carol%3D1").await.unwrap();
@@ -70,9 +76,7 @@ async fn named_people_open_it_as_often_as_they_may() {
 /// Keys that are planted are nowhere to be found: not in logs, not in Raft's log, not in snapshots; and no crash writes them out.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_in_a_log_or_on_a_nodes_disk() {
-    let mut cluster = TestCluster::start(3, "[log]\nsnapshot_entries = 4\n").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (mut cluster, alice, bob) = alice_and_bob("[log]\nsnapshot_entries = 4\n").await;
     let sealed = alice.seal(&cluster.url(1), &picture(1), "&to=bob%3D2").await.unwrap();
     let (header, id) = (header_of(&sealed), fresh_id());
     let answer = bob.act(&cluster, &header, ImageAction::View, id).await.unwrap();
@@ -174,9 +178,7 @@ async fn any_node_answers_a_view_while_the_leader_orders() {
 #[tokio::test(flavor = "multi_thread")]
 async fn readers_who_race_get_exactly_the_views_there_are() {
     let races = from_environment("VIEW_RACES", 2);
-    let mut cluster = TestCluster::start(3, "").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (mut cluster, alice, bob) = alice_and_bob("").await;
     for race in 0..races {
         let leader = cluster.settled().await;
         let sealed = alice.seal(&cluster.url(leader.node.0), &picture(1), "&to=bob%3D10").await.unwrap();
@@ -221,9 +223,7 @@ async fn readers_who_race_get_exactly_the_views_there_are() {
 /// What alice takes away is decided by its place in the log: no view that was committed after it, every one before it.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_taken_away_parts_the_views_before_it_from_those_after_it() {
-    let cluster = TestCluster::start(3, "").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (cluster, alice, bob) = alice_and_bob("").await;
     let takes_away = [
         ImageAction::Revoke { user: bob.user },
         ImageAction::SetQuota { user: bob.user, left: 0 },
@@ -252,9 +252,7 @@ async fn what_is_taken_away_parts_the_views_before_it_from_those_after_it() {
 /// What alice grants while bob views, and the leader dies, is there once: neither a view too many nor one that is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn views_that_are_granted_while_others_are_spent_are_all_there() {
-    let mut cluster = TestCluster::start(3, "").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (mut cluster, alice, bob) = alice_and_bob("").await;
     let leader = cluster.settled().await.node.0;
     let sealed = alice.seal(&cluster.url(leader), &picture(1), "&to=bob%3D5").await.unwrap();
     let header = header_of(&sealed);
@@ -283,9 +281,7 @@ async fn views_that_are_granted_while_others_are_spent_are_all_there() {
 /// A date is a date, whoever leads: views before it, none behind it, and all are open again when alice moves it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expiry_parts_the_views_by_the_leaders_clock() {
-    let mut cluster = TestCluster::start(3, "").await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (mut cluster, alice, bob) = alice_and_bob("").await;
     let leader = cluster.settled().await.node.0;
     let sealed = alice.seal(&cluster.url(leader), &picture(1), "&to=bob%3D1000000").await.unwrap();
     let header = header_of(&sealed);
@@ -325,9 +321,7 @@ async fn an_expiry_parts_the_views_by_the_leaders_clock() {
 /// request with it: one view, one key.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_view_that_outlives_its_leader_is_answered_by_the_next_one() {
-    let mut cluster = TestCluster::start(3, PATIENT).await;
-    let alice = Person::register(&cluster, "alice", 1).await;
-    let bob = Person::register(&cluster, "bob", 2).await;
+    let (mut cluster, alice, bob) = alice_and_bob(PATIENT).await;
     // When exactly the entry travels is the node's affair, so the moment is tried for until it is met.
     for attempt in 1.. {
         let leader = cluster.settled().await.node.0;

@@ -133,26 +133,26 @@ fn free_ports<const N: usize>() -> [u16; N] {
     listeners.each_ref().map(|listener| listener.local_addr().unwrap().port())
 }
 
+fn spawn(mut program: Command, log: &Path) -> Child {
+    let log = File::create(log).unwrap();
+    program.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
 async fn start_etcd() -> Peer {
     let directory = tempfile::tempdir().unwrap();
     let ports = free_ports::<6>();
     let url = |port: u16| format!("http://127.0.0.1:{port}");
     let cluster: Vec<String> = (0..3).map(|node| format!("n{node}={}", url(ports[3 + node]))).collect();
     let processes = (0..3).map(|node| {
-        let log = File::create(directory.path().join(format!("n{node}.log"))).unwrap();
         let (client, peer) = (url(ports[node]), url(ports[3 + node]));
-        Command::new("etcd")
-            .args(["--name", &format!("n{node}"), "--data-dir"])
+        let mut etcd = Command::new("etcd");
+        etcd.args(["--name", &format!("n{node}"), "--data-dir"])
             .arg(directory.path().join(format!("n{node}")))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
             .args(["--listen-peer-urls", &peer, "--initial-advertise-peer-urls", &peer])
             .args(["--initial-cluster", &cluster.join(","), "--initial-cluster-state", "new"])
-            .args(["--quota-backend-bytes", "8589934592"])
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
+            .args(["--quota-backend-bytes", "8589934592"]);
+        spawn(etcd, &directory.path().join(format!("n{node}.log")))
     });
     let mut peer = Peer { processes: processes.collect(), leader: 0, _directory: directory };
     peer.leader = wait_for("etcd has a leader", async || {
@@ -187,15 +187,10 @@ async fn start_zookeeper() -> Peer {
             zookeeper::SESSION_MS,
         );
         std::fs::write(home.join("zoo.cfg"), configuration).unwrap();
-        let log = File::create(home.join("log")).unwrap();
-        Command::new("java")
-            .args(["-Xmx512m", "-cp", ZOOKEEPER, "org.apache.zookeeper.server.quorum.QuorumPeerMain"])
-            .arg(home.join("zoo.cfg"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap()
+        let mut java = Command::new("java");
+        java.args(["-Xmx512m", "-cp", ZOOKEEPER, "org.apache.zookeeper.server.quorum.QuorumPeerMain"]);
+        java.arg(home.join("zoo.cfg"));
+        spawn(java, &home.join("log"))
     });
     let mut peer = Peer { processes: processes.collect(), leader: 0, _directory: directory };
     peer.leader = wait_for("ZooKeeper has a leader", async || {

@@ -120,7 +120,7 @@ struct Desk<R: AsyncRuntime> {
     gathering: Gathering,
     /// One write that did not fit the entry before.
     left_over: Option<Waiting>,
-    under_way: FuturesUnordered<BoxFuture<'static, Done>>,
+    under_way: FuturesUnordered<BoxFuture<'static, Finished>>,
     writes_under_way: usize,
     /// No entry was applied for [`STALLED_AFTER`] while some were under way.
     is_stalled: bool,
@@ -129,7 +129,7 @@ struct Desk<R: AsyncRuntime> {
 }
 
 /// An entry that was committed and applied, or what became of it instead.
-struct Done {
+struct Finished {
     waiters: Vec<(oneshot::Sender<Result<Answer, ProposeError>>, Size)>,
     applied: Result<Applied, ProposeError>,
     took: Duration,
@@ -138,7 +138,7 @@ struct Done {
 /// What ends a wait of the desk.
 enum Event {
     Came(Waiting),
-    Done(Done),
+    Finished(Finished),
     /// The pause is over.
     Silence,
     /// Nobody can send a write any more.
@@ -167,7 +167,7 @@ impl<R: AsyncRuntime> Desk<R> {
             let at_once = if self.is_stalled { 1 } else { self.gathering.entries_at_once() };
             if self.under_way.len() >= at_once {
                 match Types::<R>::timeout(STALLED_AFTER, self.under_way.next()).await {
-                    Ok(done) => self.settle(done.expect("an entry is under way"), 0),
+                    Ok(finished) => self.settle(finished.expect("an entry is under way"), 0),
                     Err(_) => self.refuse_who_waits(),
                 }
                 continue;
@@ -188,7 +188,7 @@ impl<R: AsyncRuntime> Desk<R> {
                         self.let_time_go_on();
                     }
                 }
-                Event::Done(done) => self.settle(done, 0),
+                Event::Finished(finished) => self.settle(finished, 0),
                 Event::Silence if self.under_way.is_empty() => self.let_time_go_on(),
                 Event::Silence => self.is_stalled = true,
                 Event::Closed => return,
@@ -199,15 +199,15 @@ impl<R: AsyncRuntime> Desk<R> {
     /// Waits so long at most for the next write, or until an entry is done.
     async fn next(&mut self, pause: Duration) -> Event {
         // Also sends an entry that was just made on its way, before the next one is gathered.
-        if let Some(Some(done)) = self.under_way.next().now_or_never() {
-            return Event::Done(done);
+        if let Some(Some(finished)) = self.under_way.next().now_or_never() {
+            return Event::Finished(finished);
         }
         if let Some(waiting) = self.left_over.take().or_else(|| self.queue.try_recv().ok()) {
             return Event::Came(waiting);
         }
         tokio::select! {
             biased;
-            Some(done) = self.under_way.next() => Event::Done(done),
+            Some(finished) = self.under_way.next() => Event::Finished(finished),
             came = self.queue.recv() => came.map_or(Event::Closed, Event::Came),
             () = Types::<R>::sleep(pause) => Event::Silence,
         }
@@ -224,8 +224,8 @@ impl<R: AsyncRuntime> Desk<R> {
                 (Ok(next), _) => next,
                 (Err(_), Some(wait)) => match self.next(wait).await {
                     Event::Came(next) => next,
-                    Event::Done(done) => {
-                        self.settle(done, taken.len());
+                    Event::Finished(finished) => {
+                        self.settle(finished, taken.len());
                         continue;
                     }
                     Event::Silence | Event::Closed => break,
@@ -271,13 +271,13 @@ impl<R: AsyncRuntime> Desk<R> {
             let begun = Types::<R>::now();
             let command = Command::Ledger { stamp, date: Date(time::unix_millis()), writes };
             let applied = group.propose(command).await;
-            Done { waiters, applied, took: begun.elapsed() }
+            Finished { waiters, applied, took: begun.elapsed() }
         }));
     }
 
     /// Hands out the answers of an entry, while so many writes are gathered for the next.
-    fn settle(&mut self, done: Done, gathered: usize) {
-        let Done { waiters, applied, took } = done;
+    fn settle(&mut self, finished: Finished, gathered: usize) {
+        let Finished { waiters, applied, took } = finished;
         // An entry that was given up tells nothing of the others.
         self.is_stalled &= applied.is_err();
         self.is_expiring = waiters.is_empty() && applied.is_ok();
@@ -311,7 +311,8 @@ impl<R: AsyncRuntime> Desk<R> {
         }
     }
 
-    /// No write is there to take the time with it. What is due goes at once, however much it is; writes that come meanwhile take it with them.
+    /// No write is there to take the time with it. What is due goes at once, however much it is; writes that come meanwhile take it with
+    /// them.
     fn let_time_go_on(&mut self) {
         // Whoever wrote a while ago is not expected now.
         self.gathering = Gathering::default();
