@@ -36,7 +36,6 @@ fn allowed() -> BTreeMap<&'static str, Vec<&'static str>> {
 /// Crates and calls that belong in one place, with the places.
 const ONLY_IN: &[(&str, &[&str])] = &[
     ("openraft::", &["raft"]),
-    ("raft_log::", &["raft"]),
     ("bincode::", &["protocol/codec.rs"]),
     ("actix_web::", &["http"]),
     ("actix::", &["node", "demo", "http"]),

@@ -28,7 +28,7 @@ pub use start::{END_OF_FAILURE, run};
 
 /// Logs to standard error as `RUST_LOG` says; by default what an operator wants to see, and little of the libraries.
 pub fn init_logging() {
-    let default = "info,openraft=error,raft_log=warn,chunked_wal=warn,actix_server=warn";
+    let default = "info,openraft=error,actix_server=warn";
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
         .format_timestamp_millis()
         .init();

@@ -103,27 +103,6 @@ pub fn hash<T: Serialize>(value: &T) -> Result<[u8; 32], CodecError> {
     Ok(*hasher.finalize().as_bytes())
 }
 
-/// How far a value goes that begins with some bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
-    /// To the last of them.
-    Exactly,
-    /// Not so far, or they are no such value.
-    Less,
-    /// Beyond them: they are the beginning of one.
-    Beyond,
-}
-
-/// How far the value goes that begins with `bytes`.
-pub fn reach<T: DeserializeOwned>(bytes: &[u8]) -> Reach {
-    let configuration = bincode::config::standard().with_limit::<CHARGE_LIMIT>();
-    match bincode::serde::decode_from_slice::<T, _>(bytes, configuration) {
-        Ok((_, read)) if read == bytes.len() => Reach::Exactly,
-        Err(bincode::error::DecodeError::UnexpectedEnd { .. }) => Reach::Beyond,
-        _ => Reach::Less,
-    }
-}
-
 fn encode_within<const LIMIT: usize, T: Serialize>(value: &T) -> Result<Vec<u8>, CodecError> {
     let mut bytes = Vec::new();
     append_within::<LIMIT, T>(value, &mut bytes)?;

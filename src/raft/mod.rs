@@ -30,7 +30,7 @@ mod network;
 mod proposals;
 #[cfg(test)]
 mod tests;
-mod torn_tail;
+
 mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -52,7 +52,7 @@ pub use self::network::{RaftTransport, TransportError};
 pub use self::types::{Command, Outcome};
 
 use self::group::Group;
-use self::log_store::{CHUNK_BYTES, LogStore};
+use self::log_store::{LogStore, SEGMENT_BYTES};
 use self::machine::Machine;
 use self::proposals::Proposals;
 use self::snapshot::FileSnapshots;
@@ -101,7 +101,7 @@ pub struct RaftSettings {
     /// are kept, and the fastest writers that were measured write a little more. With the largest table they still fit a snapshot.
     pub answers_bytes: u64,
     /// Size to which each file of the log grows; files are deleted whole (8 MiB).
-    pub chunk_bytes: usize,
+    pub segment_bytes: usize,
     /// Writes that may wait for the log; the next one is refused at once (1,024).
     pub waiting_writes: usize,
 }
@@ -123,7 +123,7 @@ impl RaftSettings {
             keep_bytes: 16 << 20,
             ledger_bytes: 512 << 20,
             answers_bytes: 256 << 20,
-            chunk_bytes: CHUNK_BYTES,
+            segment_bytes: SEGMENT_BYTES,
             waiting_writes: 1024,
         }
     }
@@ -167,7 +167,7 @@ impl RaftNode {
             .and_then(|snapshots| Machine::load(Arc::new(snapshots)))
             .map_err(|error| storage_error(settings.member, "read", &snapshot_directory, &error))?;
         let begun = settings.directory.with_extension("begun");
-        let log_store = LogStore::open(&log_directory, &begun, settings.chunk_bytes)
+        let log_store = LogStore::open(&log_directory, &begun, settings.segment_bytes)
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
         let (syncs, disk) = (log_store.syncs(), log_store.disk());
         let group = Group::start(&settings, transport, log_store, machine).await?;

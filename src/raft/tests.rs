@@ -10,22 +10,20 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use openraft::StorageError;
 use openraft::raft::AppendEntriesRequest;
-use openraft::storage::{RaftLogReader, RaftLogStorage, RaftLogStorageExt};
 use openraft::testing::log::{StoreBuilder, Suite};
 
 use crate::core::membership::Roster;
 use crate::id::{Incarnation, MemberId, NodeId, RequestId};
 use crate::protocol::codec;
 use crate::protocol::frame::Lane;
-use crate::protocol::ledger::{KvOperation, Stamp, Write};
+use crate::protocol::ledger::{KvOperation, Write};
 use crate::protocol::membership::Place;
-use crate::protocol::user::Date;
-use crate::raft::log_store::{CHUNK_BYTES, LogStore};
+use crate::raft::log_store::{LogStore, SEGMENT_BYTES};
 use crate::raft::machine::Machine;
 use crate::raft::network::{Envelope, Request, Response};
 use crate::raft::snapshot::FileSnapshots;
 use crate::raft::state::State;
-use crate::raft::types::{Command, Entry, LogId, Payload, Tokio, Types, Vote};
+use crate::raft::types::{Command, Tokio, Types, Vote};
 use crate::raft::{HashError, ProposeError, RaftNode, RaftSettings, RaftTransport, TransportError};
 use crate::time;
 
@@ -45,7 +43,7 @@ impl Default for Place {
 }
 
 fn open(directory: &Path) -> io::Result<LogStore> {
-    LogStore::open(directory, &directory.join("begun"), CHUNK_BYTES)
+    LogStore::open(directory, &directory.join("begun"), SEGMENT_BYTES)
 }
 
 struct Stores;
@@ -64,134 +62,6 @@ impl StoreBuilder<Types<Tokio>, LogStore, Machine, tempfile::TempDir> for Stores
 #[tokio::test(flavor = "multi_thread")]
 async fn the_stores_keep_the_contract_of_the_library() {
     Suite::test_all(Stores).await.unwrap();
-}
-
-fn log_id(term: u64, index: u64) -> LogId {
-    LogId::new_term_index(term, index)
-}
-
-fn entry(term: u64, index: u64) -> Entry {
-    Entry { log_id: log_id(term, index), payload: Payload::Blank }
-}
-
-async fn ids(log: &mut LogStore) -> Vec<LogId> {
-    log.try_get_log_entries(..).await.unwrap().into_iter().map(|entry| entry.log_id).collect()
-}
-
-/// The log as it is after a crash that cut or tore everything behind the last completed sync.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_tail_that_was_torn_by_a_crash_is_cut_off_and_nothing_before_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let chunk = |directory: &std::path::Path| {
-        let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
-        files.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap()
-    };
-    let mut log = open(directory.path()).unwrap();
-    let vote = Vote::new(3, MemberId::from(2));
-    log.save_vote(&vote).await.unwrap();
-    log.blocking_append([entry(1, 0), entry(2, 1)]).await.unwrap();
-    let synced = std::fs::metadata(chunk(directory.path())).unwrap().len() as usize;
-    log.blocking_append([entry(3, 2)]).await.unwrap();
-    drop(log);
-    let whole = std::fs::read(chunk(directory.path())).unwrap();
-    assert!(whole.len() > synced);
-
-    let cut = (synced..whole.len()).map(|length| (format!("cut at {length}"), whole[..length].to_vec()));
-    // The file had grown already, but not all of its blocks were written.
-    let blank = (synced..whole.len()).map(|length| {
-        let mut bytes = whole[..length].to_vec();
-        bytes.resize(whole.len(), 0);
-        (format!("blank from {length}"), bytes)
-    });
-    for (what, bytes) in cut.chain(blank) {
-        let crashed = tempfile::tempdir().unwrap();
-        let file = crashed.path().join(chunk(directory.path()).file_name().unwrap());
-        std::fs::write(&file, &bytes).unwrap();
-        let mut log = open(crashed.path()).unwrap_or_else(|error| panic!("{what}: {error}"));
-        assert_eq!(log.read_vote().await.unwrap(), Some(vote), "{what}");
-        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1)], "{what}");
-        // And it goes on from there.
-        log.blocking_append([entry(4, 2)]).await.unwrap();
-        drop(log);
-        let mut log = open(crashed.path()).unwrap();
-        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(2, 1), log_id(4, 2)]);
-    }
-}
-
-/// Whoever may write may write what looks like a record.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_torn_entry_that_holds_a_whole_record_is_cut_off() {
-    let directory = tempfile::tempdir().unwrap();
-    let chunk = |directory: &Path| {
-        let files = std::fs::read_dir(directory).unwrap().map(|file| file.unwrap().path());
-        files.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap()
-    };
-    let mut log = open(directory.path()).unwrap();
-    log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
-    let records = std::fs::read(chunk(directory.path())).unwrap();
-    let put = KvOperation::Put { key: Bytes::from("k"), value: records.clone().into(), expires_in_ms: None };
-    let write = Write::kv(RequestId([1; 16]), vec![put]);
-    let command = Command::Ledger { stamp: Stamp(5), date: Date(5), writes: vec![write] };
-    log.blocking_append([Entry { log_id: log_id(1, 2), payload: Payload::Normal(command) }]).await.unwrap();
-    drop(log);
-    let whole = std::fs::read(chunk(directory.path())).unwrap();
-    assert!(whole.len() > 2 * records.len());
-
-    for length in records.len()..whole.len() {
-        let crashed = tempfile::tempdir().unwrap();
-        std::fs::write(crashed.path().join(chunk(directory.path()).file_name().unwrap()), &whole[..length]).unwrap();
-        let mut log = open(crashed.path()).unwrap_or_else(|error| panic!("cut at {length}: {error}"));
-        assert_eq!(ids(&mut log).await, [log_id(1, 0), log_id(1, 1)], "cut at {length}");
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn damage_before_the_tail_is_refused_and_left_alone() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut log = open(directory.path()).unwrap();
-    log.blocking_append((0..20).map(|index| entry(1, index))).await.unwrap();
-    drop(log);
-    let file = std::fs::read_dir(directory.path()).unwrap().map(|file| file.unwrap().path());
-    let file = file.filter(|path| path.to_string_lossy().ends_with(".wal")).max().unwrap();
-    let mut bytes = std::fs::read(&file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 0x55;
-    bytes.push(0);
-    std::fs::write(&file, &bytes).unwrap();
-
-    let error = open(directory.path()).err().expect("the checksum of a record is wrong");
-    assert_eq!(error.kind(), std::io::ErrorKind::InvalidData, "{error}");
-    assert_eq!(std::fs::read(&file).unwrap(), bytes);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_committed_position_that_the_log_does_not_hold_is_not_kept() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut log = open(directory.path()).unwrap();
-    log.save_committed(Some(log_id(1, 5))).await.unwrap();
-    assert_eq!(log.read_committed().await.unwrap(), None);
-    log.blocking_append([entry(1, 0), entry(1, 1)]).await.unwrap();
-    log.save_committed(Some(log_id(1, 5))).await.unwrap();
-    log.save_committed(Some(log_id(1, 0))).await.unwrap();
-    assert_eq!(log.read_committed().await.unwrap(), Some(log_id(1, 1)));
-}
-
-/// A node that has voted must not take the loss of its log for a first start: it could vote again in the same term.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_lost_after_a_vote_is_not_a_first_start() {
-    let root = tempfile::tempdir().unwrap();
-    let (directory, begun) = (root.path().join("log"), root.path().join("begun"));
-    std::fs::create_dir(&directory).unwrap();
-    let mut log = LogStore::open(&directory, &begun, CHUNK_BYTES).unwrap();
-    assert!(!begun.exists(), "a node that has not voted is free to begin");
-    log.save_vote(&Vote::new(1, MemberId::from(1))).await.unwrap();
-    drop(log);
-    assert!(LogStore::open(&directory, &begun, CHUNK_BYTES).unwrap().read_vote().await.unwrap().is_some());
-
-    std::fs::remove_dir_all(&directory).unwrap();
-    std::fs::create_dir(&directory).unwrap();
-    let error = LogStore::open(&directory, &begun, CHUNK_BYTES).err().expect("the log is lost");
-    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
 }
 
 /// It calls nobody.

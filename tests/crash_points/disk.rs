@@ -19,11 +19,11 @@ pub enum Fate {
     Lost,
     /// All of it is there.
     Kept,
-    /// It ends at some byte.
+    /// It ends at some byte, and so does what was appended to the file.
     Cut,
-    /// The file has its length already, but from some byte on it is blank.
+    /// It ends at some byte, but the file has its length already.
     Blank,
-    /// A block of it is blank, and what follows is there.
+    /// A block of it is lost, and what follows is there.
     Hole,
 }
 
@@ -43,6 +43,22 @@ impl Change {
             Change::Truncate(length) => content.resize(*length, 0),
         }
     }
+
+    /// Bytes that it writes.
+    fn written(&self) -> usize {
+        match self {
+            Change::Write { bytes, .. } => bytes.len(),
+            Change::Truncate(_) => 0,
+        }
+    }
+
+    /// The first bytes of what it writes.
+    fn first(&self, length: usize) -> Change {
+        match self {
+            Change::Write { offset, bytes } => Change::Write { offset: *offset, bytes: bytes[..length].to_vec() },
+            Change::Truncate(_) => self.clone(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -59,28 +75,53 @@ impl File {
     }
 
     fn after(&self, fate: Fate, rng: &mut SmallRng) -> Vec<u8> {
-        let mut seen = self.seen();
-        let from = self.synced.len();
-        let tail = seen.len().saturating_sub(from);
+        let all: usize = self.pending.iter().map(Change::written).sum();
         match fate {
-            Fate::Lost => return self.synced.clone(),
-            // Cut or blank is what was appended; to be made shorter is one step.
-            _ if tail == 0 => {
-                return if rng.random_bool(0.5) { seen } else { self.synced.clone() };
+            Fate::Lost => self.synced.clone(),
+            Fate::Kept => self.seen(),
+            // To be made shorter or longer is one step.
+            _ if all == 0 => {
+                if rng.random_bool(0.5) {
+                    self.seen()
+                } else {
+                    self.synced.clone()
+                }
             }
-            Fate::Kept => {}
-            Fate::Cut => seen.truncate(from + rng.random_range(0..tail)),
+            Fate::Cut => self.written_up_to(rng.random_range(0..all)),
             Fate::Blank => {
-                let blank = from + rng.random_range(0..tail);
-                seen[blank..].fill(0);
+                let mut content = self.written_up_to(rng.random_range(0..all));
+                content.resize(self.seen().len(), 0);
+                content
             }
             Fate::Hole => {
-                let begin = from + rng.random_range(0..tail);
-                let end = (begin + rng.random_range(1..=512)).min(seen.len());
-                seen[begin..end].fill(0);
+                let Some(Change::Write { offset, bytes }) = self.pending.iter().rev().find(|write| write.written() > 0)
+                else {
+                    return self.seen();
+                };
+                let mut content = self.seen();
+                let begin = offset + rng.random_range(0..bytes.len());
+                let end = (begin + rng.random_range(1..=512)).min(offset + bytes.len()).min(content.len());
+                for at in begin..end {
+                    content[at] = self.synced.get(at).copied().unwrap_or(0);
+                }
+                content
             }
         }
-        seen
+    }
+
+    /// So many bytes of what was written and not synced, and the changes of length before them.
+    fn written_up_to(&self, bytes: usize) -> Vec<u8> {
+        let mut content = self.synced.clone();
+        let mut left = bytes;
+        for change in &self.pending {
+            if change.written() > left {
+                change.first(left).apply(&mut content);
+                break;
+            }
+            left -= change.written();
+            change.apply(&mut content);
+        }
+        content
     }
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures::future::join_all;
 use image_cloud::id::RequestId;
 use image_cloud::protocol::ledger::{KvOperation, Write};
+use image_cloud::raft::log_store::LogStore;
 use image_cloud::raft::machine::Machine;
 use image_cloud::raft::snapshot::FileSnapshots;
 use image_cloud::raft::{RaftNode, RaftSettings};
@@ -15,7 +16,7 @@ use openraft::EntryPayload;
 use openraft::storage::RaftLogReader;
 
 use crate::alone;
-use crate::script::{CHUNK_BYTES, Marks, member, open_log};
+use crate::script::{Marks, SEGMENT_BYTES, member};
 
 /// What the directory must hold beforehand.
 pub const DIRECTORIES: [&str; 2] = ["raft/log", "raft/snapshot"];
@@ -25,7 +26,7 @@ pub async fn lead(root: &Path) -> RaftNode {
     let mut settings = RaftSettings::new(member(), root.join("raft"));
     settings.snapshot_after = 40;
     settings.keep_after_snapshot = 5;
-    settings.chunk_bytes = CHUNK_BYTES;
+    settings.segment_bytes = SEGMENT_BYTES;
     alone::lead(settings).await
 }
 
@@ -61,7 +62,7 @@ pub async fn check(root: &Path, marks: &[String]) -> Result<(), String> {
     let raft = root.join("raft");
     let snapshots = FileSnapshots::open(&raft.join("snapshot")).map_err(text)?;
     let machine = Machine::load(Arc::new(snapshots)).map_err(text)?;
-    let mut log = open_log(&raft.join("log"), &raft.with_extension("begun")).map_err(text)?;
+    let mut log = LogStore::open(&raft.join("log"), &raft.with_extension("begun"), SEGMENT_BYTES).map_err(text)?;
     let (last, mut state) = {
         let applied = machine.applied();
         (applied.last, applied.state.clone())

@@ -1,9 +1,8 @@
 //! The first recorded process: log and snapshots do at random everything that Raft may ask of them.
 
-use std::io::{self, Write as _};
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::future::join_all;
@@ -23,7 +22,7 @@ use crate::model::{Id, Log, Mark, Operation};
 use crate::recording::MARKS;
 
 /// Small files, so that a short run fills many.
-pub const CHUNK_BYTES: usize = 16 << 10;
+pub const SEGMENT_BYTES: usize = 16 << 10;
 
 /// What the directory must hold beforehand.
 pub const DIRECTORIES: [&str; 2] = ["log", "snapshot"];
@@ -56,22 +55,10 @@ fn state(index: u64) -> Vec<u8> {
     vec![index as u8; (index % 50 * 200) as usize]
 }
 
-/// Opens the log. A process that another test has just begun holds all locks of this one until it runs its own program.
-pub fn open_log(directory: &Path, begun: &Path) -> io::Result<LogStore> {
-    let end = Instant::now() + Duration::from_secs(10);
-    loop {
-        match LogStore::open(directory, begun, CHUNK_BYTES) {
-            Err(error) if error.to_string().contains("already locked") && Instant::now() < end => {
-                std::thread::sleep(Duration::from_millis(5));
-            }
-            opened => return opened,
-        }
-    }
-}
-
 /// Opens log and snapshots below `root` and says what they hold.
 pub async fn open(root: &Path) -> Result<(LogStore, FileSnapshots, Log, Option<u64>), String> {
-    let mut store = open_log(&root.join("log"), &root.join("begun")).map_err(|error| error.to_string())?;
+    let mut store =
+        LogStore::open(&root.join("log"), &root.join("begun"), SEGMENT_BYTES).map_err(|error| error.to_string())?;
     let snapshots = FileSnapshots::open(&root.join("snapshot")).map_err(|error| error.to_string())?;
     let log = read(&mut store).await?;
     let snapshot = match snapshots.load().map_err(|error| error.to_string())? {

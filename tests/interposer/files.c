@@ -115,6 +115,31 @@ ssize_t write(int fd, const void *bytes, size_t length) {
     return writev(fd, &part, 1);
 }
 
+static ssize_t written_at(int fd, const void *bytes, size_t length, off_t offset) {
+    char path[PATH_MAX];
+    const char *name = below_of(fd, path);
+    if (!name) return syscall(SYS_pwrite64, fd, bytes, length, offset);
+    pthread_mutex_lock(&one_at_a_time);
+    ssize_t written;
+    int error = fault();
+    if (error == EROFS || (error == ENOSPC && length < 2)) {
+        written = failed(error);
+    } else {
+        written = syscall(SYS_pwrite64, fd, bytes, error == ENOSPC ? length / 2 : length, offset);
+    }
+    if (written > 0) {
+        tell("write %s %ld %zd\n", name, (long)offset, written);
+        put(bytes, written);
+    }
+    int kept = errno;
+    pthread_mutex_unlock(&one_at_a_time);
+    errno = kept;
+    return written;
+}
+
+ssize_t pwrite(int fd, const void *bytes, size_t length, off_t offset) { return written_at(fd, bytes, length, offset); }
+ssize_t pwrite64(int fd, const void *bytes, size_t length, off64_t offset) { return written_at(fd, bytes, length, offset); }
+
 static int synced(int fd, long call) {
     char path[PATH_MAX];
     const char *name = below_of(fd, path);

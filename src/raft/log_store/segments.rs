@@ -1,0 +1,155 @@
+//! The files of the log: found again after a crash, made, and deleted whole.
+//!
+//! A half-written frame at the end is cut off: nobody was told that it was kept. Damage with a later frame behind it is no crash, and is
+//! refused with its place; then nothing is changed. What cannot be told apart: damage in the very last frame looks like a crash.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::contents::Contents;
+use super::frame::{self, Checkpoint, FRAME_BYTES, HEAD_BYTES, Seal, invalid};
+
+/// One file of the log.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub ordinal: u64,
+    pub file: Arc<File>,
+    pub seal: Seal,
+    /// Where its frames end, and the next one will stand.
+    pub end: usize,
+    /// The index of the last entry when the next segment was begun.
+    pub ends_at: Option<u64>,
+}
+
+/// What was found in a directory.
+pub struct Recovered {
+    /// In order; there may be none.
+    pub segments: Vec<Segment>,
+    pub contents: Contents,
+}
+
+/// Reads the segments of a directory, cuts off what a crash has left half written, and syncs the rest: what a killed process had written
+/// but not synced is seen by the next one, which answers for it without writing it again.
+///
+/// # Errors
+/// The system's; `InvalidData` if the log is damaged: then its files are as they were.
+pub fn recover(directory: &Path) -> io::Result<Recovered> {
+    let mut files = segment_files(directory)?;
+    let unfinished = match files.last() {
+        Some((ordinal, path)) if is_unfinished(*ordinal, path)? => files.pop(),
+        _ => None,
+    };
+    let mut recovered = Recovered { segments: Vec::new(), contents: Contents::default() };
+    let mut torn = None;
+    for (place, (ordinal, path)) in files.iter().enumerate() {
+        // The next segment was begun when this one was synced as a whole.
+        let is_last = place + 1 == files.len() && unfinished.is_none();
+        torn = recovered.read(*ordinal, path, is_last)?;
+    }
+    if let Some((_, path)) = &unfinished {
+        log::warn!("{}: deleting a segment that a crash has left half made", path.display());
+        fs::remove_file(path)?;
+    }
+    if let (Some((_, path)), Some(last)) = (files.last(), recovered.segments.last()) {
+        if let Some(bytes) = torn {
+            log::warn!("{}: cutting off {bytes} bytes that a crash has left half written", path.display());
+            let length = last.file.metadata()?.len();
+            last.file.set_len(last.end as u64)?;
+            last.file.set_len(length)?;
+        }
+        last.file.sync_all()?;
+    }
+    File::open(directory)?.sync_all()?;
+    Ok(recovered)
+}
+
+impl Recovered {
+    /// Reads one more segment; says how many bytes behind its last whole frame are not blank.
+    fn read(&mut self, ordinal: u64, path: &Path, is_last: bool) -> io::Result<Option<usize>> {
+        let damaged = |what: String| invalid(format!("{}: {what}", path.display()));
+        let bytes = fs::read(path)?;
+        let (seal, _, checkpoint) = Seal::read_head(&bytes)
+            .filter(|(_, found, _)| *found == ordinal)
+            .ok_or_else(|| damaged("its head is damaged, or another file's".to_owned()))?;
+        match self.segments.last_mut() {
+            Some(before) if before.ordinal + 1 != ordinal => {
+                return Err(damaged(format!("the segment before it, number {}, is missing", ordinal - 1)));
+            }
+            Some(before) => before.ends_at = self.contents.last().map(|id| id.index()),
+            None => self.contents = Contents::begin(checkpoint),
+        }
+        let mut end = HEAD_BYTES;
+        while let Some(body) = seal.frame(&bytes, end) {
+            let records = frame::records(body).map_err(|error| damaged(format!("the frame at byte {end}: {error}")))?;
+            records.into_iter().for_each(|record| self.contents.replay(record, ordinal, end));
+            end += FRAME_BYTES + body.len();
+        }
+        let torn = bytes[end..].iter().rposition(|byte| *byte != 0).map(|last| last + 1);
+        if torn.is_some() {
+            if let Some(next) = seal.frame_behind(&bytes, end + 1) {
+                return Err(damaged(format!("the frame at byte {end} is damaged; another one begins at byte {next}")));
+            }
+            if !is_last {
+                return Err(damaged(format!("the frame at byte {end} is damaged, and there is a later segment")));
+            }
+        }
+        let file = Arc::new(OpenOptions::new().read(true).write(true).open(path)?);
+        self.segments.push(Segment { ordinal, file, seal, end, ends_at: None });
+        Ok(torn)
+    }
+}
+
+/// Whether a crash came while that file was made: its head is not whole, and nothing was written behind that.
+fn is_unfinished(ordinal: u64, path: &Path) -> io::Result<bool> {
+    let bytes = fs::read(path)?;
+    let has_head = Seal::read_head(&bytes).is_some_and(|(_, found, _)| found == ordinal);
+    Ok(!has_head && bytes.iter().skip(HEAD_BYTES).all(|byte| *byte == 0))
+}
+
+/// Makes a segment of that length and begins it; all of it is synced when this returns.
+///
+/// # Errors
+/// The system's.
+pub fn create(directory: &Path, ordinal: u64, bytes: usize, checkpoint: &Checkpoint) -> io::Result<Segment> {
+    let mut key = [0; 32];
+    aws_lc_rs::rand::fill(&mut key).map_err(|_| io::Error::other("the system gives no random bytes"))?;
+    let seal = Seal::new(key);
+    let head = seal.head(ordinal, checkpoint)?;
+    let file = OpenOptions::new().read(true).write(true).create_new(true).open(path_of(directory, ordinal))?;
+    // Frames are written into the file, not behind it, so that a sync does not have to write down a new length.
+    file.set_len(bytes as u64)?;
+    file.write_all_at(&head, 0)?;
+    file.sync_all()?;
+    File::open(directory)?.sync_all()?;
+    Ok(Segment { ordinal, file: Arc::new(file), seal, end: HEAD_BYTES, ends_at: None })
+}
+
+/// Deletes segments; none of them comes back in a power cut.
+///
+/// # Errors
+/// The system's.
+pub fn delete(directory: &Path, segments: &[Segment]) -> io::Result<()> {
+    for segment in segments {
+        fs::remove_file(path_of(directory, segment.ordinal))?;
+    }
+    if segments.is_empty() { Ok(()) } else { File::open(directory)?.sync_all() }
+}
+
+fn path_of(directory: &Path, ordinal: u64) -> PathBuf {
+    directory.join(format!("{ordinal:020}.wal"))
+}
+
+/// The files of the log, in order.
+fn segment_files(directory: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut files = Vec::new();
+    for file in fs::read_dir(directory)? {
+        let path = file?.path();
+        let ordinal = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".wal")?.parse().ok());
+        files.extend(ordinal.map(|ordinal| (ordinal, path)));
+    }
+    files.sort();
+    Ok(files)
+}
