@@ -11,8 +11,8 @@ usage() {
     cat <<'TEXT'
 usage: ./run_nodes.sh [start [N] | stop | status | reset]
 
-  ./run_nodes.sh            start the nodes of config/cluster.toml and wait until they are ready
-  ./run_nodes.sh start 5    start five nodes on 127.0.0.1:8001 to :8005
+  ./run_nodes.sh            start the nodes of config/cluster.toml that do not run yet, and wait until all are ready
+  ./run_nodes.sh start 5    the same with five nodes on 127.0.0.1:8001 to :8005
   ./run_nodes.sh status     one line per node: pid, ready or not
   ./run_nodes.sh stop       stop the nodes that this script started; data stays
   ./run_nodes.sh reset      stop them and delete their data and secrets: the next start makes a new cluster
@@ -55,36 +55,40 @@ start() {
         for ((id = 1; id <= count; id++)); do printf '[[nodes]]\nid = %d\nhttp = "127.0.0.1:%d"\n\n' "$id" $((8000 + id)); done >"$config"
     fi
     [ -r "$config" ] || die "there is no $config"
-    local ids; ids=$(awk '/^id *=/ { print $3 }' "$config")
+    local ids new=""; ids=$(awk '/^id *=/ { print $3 }' "$config")
     for id in $ids; do
         pid=$(pid_of "$id")
-        [ -z "$pid" ] || ! is_ours "$pid" || die "node $id runs already (pid $pid): ./run_nodes.sh stop"
+        if [ -n "$pid" ] && is_ours "$pid"; then
+            echo "node $id runs already (pid $pid)"
+            continue
+        fi
         address=$(address_of "$id")
         ! listens "$address" || die "something listens on $address already: end the node $id that was started elsewhere, or what else it is"
+        new="$new $id"
     done
 
     cargo build --profile "$profile" --bins
     local built=${CARGO_TARGET_DIR:-target} binary
     binary=$built/$profile/cloud-node
     [ "$profile" != dev ] || binary=$built/debug/cloud-node
-    for id in $ids; do
+    for id in $new; do
         "$binary" "$id" --config "$config" </dev/null > >(exec sed -u "s/^/[node $id] /" >>"$run/node-$id.log" 2>/dev/null) 2>&1 &
         echo $! >"$run/node-$id.pid"
     done
     deadline=$((SECONDS + 30))
-    for id in $ids; do
+    for id in $new; do
         address=$(address_of "$id")
         until ready "$address"; do
             pid=$(pid_of "$id")
             if ! is_ours "$pid"; then
                 tail -n 3 "$run/node-$id.log" >&2
-                stop >/dev/null
+                stop "$new" >/dev/null
                 die "node $id did not start; its last words are above, all of them in $run/node-$id.log"
             fi
             if [ $SECONDS -ge $deadline ]; then
                 tail -n 3 "$run/node-$id.log" >&2
-                stop >/dev/null
-                die "node $id was not ready after 30 s, so all were stopped; its last words are above, all in $run/node-$id.log"
+                stop "$new" >/dev/null
+                die "node $id was not ready after 30 s, so those that were started now were stopped; its last words are above, all in $run/node-$id.log"
             fi
             sleep 0.1
         done
@@ -95,14 +99,15 @@ start() {
     echo "next: cargo run --release --bin client -- status$which      stop: ./run_nodes.sh stop      logs: tail -F $run/node-*.log"
 }
 
+# Stops these nodes.
 stop() {
     local id pid deadline
-    for id in $(started); do
+    for id in $1; do
         pid=$(pid_of "$id")
         is_ours "$pid" && kill -TERM "$pid" 2>/dev/null || true
     done
     deadline=$((SECONDS + 10))
-    for id in $(started); do
+    for id in $1; do
         pid=$(pid_of "$id")
         while is_ours "$pid"; do
             if [ $SECONDS -ge $deadline ]; then
@@ -131,7 +136,7 @@ status() {
 
 reset() {
     local id address
-    stop
+    stop "$(started)"
     [ ! -r "$run/cluster.toml" ] || [ -n "${CLOUD_CONFIG:-}" ] || config=$run/cluster.toml
     for id in $(awk '/^id *=/ { print $3 }' "$config"); do
         address=$(address_of "$id")
@@ -144,7 +149,7 @@ reset() {
 case "${1:-start}" in
     start) start "${2:-}" ;;
     [1-9]*) start "$1" ;;
-    stop) stop; rm -f "$run/cluster.toml" ;;
+    stop) stop "$(started)"; rm -f "$run/cluster.toml" ;;
     status) status ;;
     reset) reset ;;
     -h | --help | help) usage ;;

@@ -2,7 +2,7 @@
 //!
 //! What goes on by itself is `step(now, input) -> effects`: election, liveness, recovery, failure, placement, compaction. What is only
 //! asked has calls: the ledger's `apply(write) -> answer`, admission (`jobs`), the fate of a message (`faults`), and what may be
-//! done with the members (`membership`).
+//! done with the members (`membership`), and when what goes on its way (`gathering`, `thrift`).
 
 pub mod compaction;
 pub mod election;
@@ -15,3 +15,4 @@ pub mod liveness;
 pub mod membership;
 pub mod placement;
 pub mod recovery;
+pub mod thrift;

@@ -27,6 +27,7 @@ use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
 use crate::raft::forward::{NotWritten, Written};
 use crate::raft::machine::Machine;
 use crate::raft::network::{self, Chunk, Envelope, Network, RaftTransport, Request, Response};
+use crate::raft::pace::Pace;
 use crate::raft::types::{Command, Snapshot, SnapshotMeta, Types, Vote, position};
 use crate::raft::{Applied, RaftSettings};
 use crate::time::{self, Moment};
@@ -37,6 +38,9 @@ pub const ELECTION_WAIT: Duration = Duration::from_millis(100);
 /// Entries that the target of a hand-over may lack: under load the leader's last ones are always on their way, and the target
 /// waits for them before it campaigns (at most the shortest election timeout).
 const ON_ITS_WAY: u64 = 1024;
+
+/// How long the target of a hand-over gets every entry at once: longer than any hand-over takes.
+const HAND_OVER: Duration = Duration::from_secs(1);
 
 /// How long a proposal may take before its outcome counts as unknown.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
@@ -57,6 +61,7 @@ pub struct Group<R: AsyncRuntime> {
     machine: Machine,
     transport: Arc<dyn RaftTransport>,
     ballot: Arc<Ballot>,
+    pace: Arc<Pace<R>>,
     incoming: Arc<Mutex<Option<Incoming>>>,
     /// The leader that was last accepted.
     heard: Arc<Mutex<Option<Heard<R>>>>,
@@ -70,6 +75,7 @@ impl<R: AsyncRuntime> Clone for Group<R> {
             machine: self.machine.clone(),
             transport: self.transport.clone(),
             ballot: self.ballot.clone(),
+            pace: self.pace.clone(),
             incoming: self.incoming.clone(),
             heard: self.heard.clone(),
         }
@@ -103,12 +109,14 @@ impl<R: AsyncRuntime> Group<R> {
     ) -> Result<Group<R>, RaftError> {
         let me = settings.member;
         let ballot = Arc::new(Ballot::default());
-        let network = Network { me, transport: transport.clone(), ballot: ballot.clone() };
+        let pace = Arc::new(Pace::new());
+        let network = Network { me, transport: transport.clone(), ballot: ballot.clone(), pace: pace.clone() };
         let config = Arc::new(configuration(settings)?);
         let raft = Raft::new(me, config, network, log_store, machine.clone())
             .await
             .map_err(|error| RaftError::Stopped { node: me, error: error.to_string() })?;
-        Ok(Group { raft, me, machine, transport, ballot, incoming: Arc::default(), heard: Arc::default() })
+        drop(R::spawn(follow_voters(raft.clone(), me, pace.clone())));
+        Ok(Group { raft, me, machine, transport, ballot, pace, incoming: Arc::default(), heard: Arc::default() })
     }
 
     /// The library's handle, for views and tests.
@@ -215,6 +223,7 @@ impl<R: AsyncRuntime> Group<R> {
         if to == self.me || !voters.contains(&to) {
             return Err(HandOverError::NotAVoter { to });
         }
+        self.pace.hurry(HAND_OVER);
         // The library would wait for ever for a target that is down, and refuse every write meanwhile.
         let not_ready = |why: String| HandOverError::NotReady { to, why };
         let (their_term, their_log) = self.position_of(to).await.map_err(not_ready)?;
@@ -454,6 +463,27 @@ impl<R: AsyncRuntime> Group<R> {
         match fatal {
             Fatal::StorageError(_) => RaftError::Disk { node, error },
             _ => RaftError::Stopped { node, error },
+        }
+    }
+}
+
+/// Tells the pace who votes, until Raft has ended.
+async fn follow_voters<R: AsyncRuntime>(raft: Raft<Types<R>, Machine>, me: MemberId, pace: Arc<Pace<R>>) {
+    let mut metrics = raft.server_metrics();
+    let mut known = None;
+    loop {
+        let followers = {
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let is_joint = membership.get_joint_config().len() > 1;
+            (!is_joint).then(|| membership.voter_ids().filter(|voter| *voter != me).collect::<BTreeSet<_>>())
+        };
+        if known.as_ref() != Some(&followers) {
+            pace.followers(followers.clone());
+            known = Some(followers);
+        }
+        if metrics.changed().await.is_err() {
+            return;
         }
     }
 }

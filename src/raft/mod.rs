@@ -27,6 +27,7 @@ mod feed;
 pub mod forward;
 mod members;
 mod network;
+mod pace;
 mod proposals;
 #[cfg(test)]
 mod tests;

@@ -25,6 +25,7 @@ use crate::protocol::ledger::Write;
 use crate::protocol::membership::Place;
 use crate::raft::ballot::Ballot;
 use crate::raft::forward::{NotWritten, Written};
+use crate::raft::pace::Pace;
 use crate::raft::types::{LogId, Snapshot, SnapshotMeta, Types, Vote};
 
 /// Snapshots travel in chunks of this size.
@@ -121,42 +122,44 @@ pub(crate) enum Response<R: AsyncRuntime> {
 }
 
 /// Makes the library's clients.
-pub(crate) struct Network {
+pub(crate) struct Network<R: AsyncRuntime> {
     pub me: MemberId,
     pub transport: Arc<dyn RaftTransport>,
     pub ballot: Arc<Ballot>,
+    pub pace: Arc<Pace<R>>,
 }
 
-impl Network {
-    fn client(&self, to: MemberId, append_lane: Lane) -> Client {
-        let Network { me, transport, ballot } = self;
-        Client { me: *me, to, append_lane, transport: transport.clone(), ballot: ballot.clone() }
+impl<R: AsyncRuntime> Network<R> {
+    fn client(&self, to: MemberId, append_lane: Lane) -> Client<R> {
+        let Network { me, transport, ballot, pace } = self;
+        Client { me: *me, to, append_lane, transport: transport.clone(), ballot: ballot.clone(), pace: pace.clone() }
     }
 }
 
-impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network {
-    type Network = Client;
+impl<R: AsyncRuntime> RaftNetworkFactory<Types<R>> for Network<R> {
+    type Network = Client<R>;
 
-    async fn new_client(&mut self, to: MemberId, _: &Place) -> Client {
+    async fn new_client(&mut self, to: MemberId, _: &Place) -> Client<R> {
         self.client(to, Lane::Append)
     }
 
-    async fn new_heartbeat_client(&mut self, to: MemberId, _: &Place) -> Client {
+    async fn new_heartbeat_client(&mut self, to: MemberId, _: &Place) -> Client<R> {
         self.client(to, Lane::Lease)
     }
 
-    async fn new_snapshot_client(&mut self, to: MemberId, _: &Place) -> Client {
+    async fn new_snapshot_client(&mut self, to: MemberId, _: &Place) -> Client<R> {
         self.client(to, Lane::Snapshot)
     }
 }
 
 /// The library's way to one peer.
-pub(crate) struct Client {
+pub(crate) struct Client<R: AsyncRuntime> {
     me: MemberId,
     to: MemberId,
     append_lane: Lane,
     transport: Arc<dyn RaftTransport>,
     ballot: Arc<Ballot>,
+    pace: Arc<Pace<R>>,
 }
 
 /// Why a call of the library failed, before it is put into the library's words.
@@ -200,13 +203,8 @@ async fn send<R: AsyncRuntime>(
     }
 }
 
-impl Client {
-    async fn call<R: AsyncRuntime>(
-        &self,
-        lane: Lane,
-        request: Request<R>,
-        limit: Duration,
-    ) -> Result<Response<R>, CallError> {
+impl<R: AsyncRuntime> Client<R> {
+    async fn call(&self, lane: Lane, request: Request<R>, limit: Duration) -> Result<Response<R>, CallError> {
         call(self.transport.as_ref(), self.me, self.to, lane, request, limit).await
     }
 
@@ -214,7 +212,7 @@ impl Client {
         CallError::WrongAnswer { to: self.to }
     }
 
-    fn rpc_error<R: AsyncRuntime>(&self, error: CallError, action: RPCTypes, limit: Duration) -> RPCError<Types<R>> {
+    fn rpc_error(&self, error: CallError, action: RPCTypes, limit: Duration) -> RPCError<Types<R>> {
         match error {
             CallError::Transport(TransportError::Timeout) => {
                 RPCError::Timeout(Timeout { action, id: self.me, target: self.to, timeout: limit })
@@ -251,32 +249,39 @@ fn encode_append<R: AsyncRuntime>(
 /// What came of one append of a stream.
 type Appended<R> = Result<StreamAppendResult<Types<R>>, RPCError<Types<R>>>;
 
-/// The same appends, but those without entries, which only tell a commit, wait for [`COMMIT_PAUSE`]. What comes meanwhile tells
-/// that commit or a later one, so they are left out then.
-fn with_late_commits<R, S>(requests: S) -> BoxStream<'static, AppendEntriesRequest<Types<R>>>
+/// The same appends, at the pace of that follower. Those without entries, which only tell a commit, wait for [`COMMIT_PAUSE`]: what comes
+/// meanwhile tells that commit or a later one, so they are left out then.
+fn paced<R, S>(requests: S, to: MemberId, pace: Arc<Pace<R>>) -> BoxStream<'static, AppendEntriesRequest<Types<R>>>
 where
     R: AsyncRuntime,
     S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
 {
-    let next = |requests: Option<S>| async move {
-        let mut requests = requests?;
-        let mut request = requests.next().await?;
-        if request.entries.is_empty() {
-            let until = Types::<R>::now() + COMMIT_PAUSE;
-            while request.entries.is_empty() {
-                match Types::<R>::timeout_at(until, requests.next()).await {
-                    Ok(Some(later)) => request = later,
-                    Ok(None) => return Some((request, None)),
-                    Err(_) => break,
+    let next = move |requests: Option<S>| {
+        let pause = pace.pause(to);
+        async move {
+            let mut requests = requests?;
+            // An append is put together when it is asked for, of all that is there then.
+            if !pause.is_zero() {
+                Types::<R>::sleep(pause).await;
+            }
+            let mut request = requests.next().await?;
+            if request.entries.is_empty() {
+                let until = Types::<R>::now() + COMMIT_PAUSE;
+                while request.entries.is_empty() {
+                    match Types::<R>::timeout_at(until, requests.next()).await {
+                        Ok(Some(later)) => request = later,
+                        Ok(None) => return Some((request, None)),
+                        Err(_) => break,
+                    }
                 }
             }
+            Some((request, Some(requests)))
         }
-        Some((request, Some(requests)))
     };
     futures::stream::unfold(Some(requests), next).boxed()
 }
 
-impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
+impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<R> {
     type SnapshotData = Vec<u8>;
 
     async fn append_entries(
@@ -286,12 +291,20 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
     ) -> Result<AppendEntriesResponse<Types<R>>, RPCError<Types<R>>> {
         // A lost heartbeat is overtaken by the next one; entries get the time that a slow disk needs.
         let limit = if self.append_lane == Lane::Lease { option.hard_ttl() } else { APPEND_TIMEOUT };
+        let is_replication = self.append_lane == Lane::Append && !request.entries.is_empty();
+        if is_replication {
+            self.pace.sent(self.to);
+        }
         let call = async {
             let (bytes, cut) = encode_append(self.me, self.to, request)?;
             let response = send(self.transport.as_ref(), self.to, self.append_lane, bytes, limit).await?;
             Ok::<_, CallError>((response, cut))
         };
-        match call.await {
+        let outcome = call.await;
+        if is_replication {
+            self.pace.answered(self.to, outcome.is_ok());
+        }
+        match outcome {
             Ok((Response::Append(AppendEntriesResponse::Success), cut @ Some(_))) => {
                 Ok(AppendEntriesResponse::PartialSuccess(cut))
             }
@@ -309,7 +322,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client {
     where
         S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
     {
-        stream_append_sequential(self, with_late_commits::<R, S>(requests), option)
+        let paced = paced::<R, S>(requests, self.to, self.pace.clone());
+        stream_append_sequential(self, paced, option)
     }
 
     async fn vote(

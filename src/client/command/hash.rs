@@ -86,7 +86,12 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
             }
             print_line(&table.to_string())?;
             if several {
-                print_line(if equal { "equal" } else { "not equal" })?;
+                let verdict = if equal { "equal" } else { "not equal" };
+                let (answer, all) =
+                    (comparison.nodes.iter().filter(|row| row.hash.is_some()).count(), comparison.nodes.len());
+                let of_how_many =
+                    if answer < all { format!(", {answer} of {all} nodes answer") } else { String::new() };
+                print_line(&format!("{verdict}{of_how_many}"))?;
             }
         }
     }

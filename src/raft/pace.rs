@@ -1,0 +1,59 @@
+//! When each follower is sent what: `core::thrift`, on the clock of whatever runtime Raft runs on.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::InstantOf;
+use openraft::{AsyncRuntime, Instant};
+
+use crate::core::thrift::Thrift;
+use crate::id::MemberId;
+use crate::raft::types::Types;
+use crate::time::Moment;
+
+/// When the clock begins: before that nothing was sent, and long ago.
+const BEGINNING: Moment = Moment::from_millis(60_000);
+
+pub(crate) struct Pace<R: AsyncRuntime> {
+    begun: InstantOf<Types<R>>,
+    thrift: Mutex<Thrift>,
+}
+
+impl<R: AsyncRuntime> Pace<R> {
+    pub fn new() -> Self {
+        Pace { begun: Types::<R>::now(), thrift: Mutex::default() }
+    }
+
+    /// Who votes besides this node; none while two memberships count.
+    pub fn followers(&self, followers: Option<BTreeSet<MemberId>>) {
+        self.thrift().followers(followers);
+    }
+
+    /// Somebody is to take over within this time.
+    pub fn hurry(&self, time: Duration) {
+        self.thrift().hurry(self.now() + time);
+    }
+
+    /// How long entries for this follower wait for others to travel with.
+    pub fn pause(&self, to: MemberId) -> Duration {
+        self.thrift().pause(to, self.now())
+    }
+
+    pub fn sent(&self, to: MemberId) {
+        self.thrift().sent(to, self.now());
+    }
+
+    pub fn answered(&self, to: MemberId, succeeded: bool) {
+        self.thrift().answered(to, succeeded, self.now());
+    }
+
+    fn now(&self) -> Moment {
+        BEGINNING + self.begun.elapsed()
+    }
+
+    fn thrift(&self) -> MutexGuard<'_, Thrift> {
+        self.thrift.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
