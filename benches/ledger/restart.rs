@@ -95,7 +95,7 @@ async fn write(raft: &RaftNode, round: u8, key: u64) {
     let operations =
         vec![KvOperation::Put { key: Bytes::from(key.to_string()), value: value(round), expires_in_ms: None }];
     let id = RequestId((u128::from(round) << 64 | u128::from(key)).to_be_bytes());
-    let writes = vec![Write::kv(id, operations)];
+    let writes = [Write::kv(id, operations)].into();
     raft.propose(Command::Ledger { stamp: Stamp(time::unix_millis()), date: Date(time::unix_millis()), writes })
         .await
         .unwrap();

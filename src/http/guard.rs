@@ -1,18 +1,25 @@
-//! What every request passes: the silence of a Failed node, and the check of `Host` and `Origin`.
+//! What every request passes: the silence of a Failed node, the check of `Host` and `Origin`, and the shedding of writes.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HOST, HeaderName, ORIGIN};
 use actix_web::middleware::Next;
 use actix_web::{Error, web};
+use tokio::time::timeout;
 
 use super::access::Access;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::protocol::job::route;
+use crate::protocol::kv;
 use crate::protocol::problem::ProblemCode;
+
+/// A refused write whose body is longer, in bytes, or takes longer to arrive, loses its connection.
+const SHED_BYTES: usize = 64 << 10;
+const SHED_TIME: Duration = Duration::from_secs(1);
 
 /// A Failed node answers nobody: what arrives waits until the failure is over and is then told that it was dropped, and so
 /// are the answers of jobs that were running when the failure began. By then the caller has long gone elsewhere.
@@ -63,6 +70,23 @@ pub async fn only_known_hosts(
     {
         let detail = format!("pages of {origin} may not change anything here");
         return Err(Refusal::new(ProblemCode::Forbidden, detail).into());
+    }
+    next.call(request).await
+}
+
+/// Sheds writes of the store while too many wait, before anything else is done about them: what a refusal costs is taken from those that
+/// are answered. The body is read and forgotten, so that the connection can be used again.
+pub async fn shed_writes(
+    service: web::Data<Service>,
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    let is_write = || !request.method().is_safe() && request.path().starts_with(kv::route::KV);
+    if let Some(problem) = service.refuses_writes().filter(|_| is_write()) {
+        let body = request.extract::<web::Payload>().await?;
+        // A longer or slower one ends the connection.
+        drop(timeout(SHED_TIME, body.to_bytes_limited(SHED_BYTES)).await);
+        return Err(Refusal::from(problem).into());
     }
     next.call(request).await
 }

@@ -174,6 +174,8 @@ pub trait NodeService: Send + Sync + 'static {
     fn elections(&self) -> Vec<ElectionResult>;
     /// Makes it fail.
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>>;
+    /// Why it takes no write on the ledger at this moment, if too many wait.
+    fn refuses_writes(&self) -> Option<Problem>;
     /// Does a write on the ledger.
     fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>>;
     /// Reads the ledger: linearizable, or as this node knows it (`stale`).

@@ -18,7 +18,7 @@ use thiserror::Error;
 use crate::id::{Incarnation, MemberId, NodeId};
 
 /// The layout that this program reads and writes.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 const LOCK_FILE: &str = "lock";
 const IDENTITY_FILE: &str = "node.toml";
@@ -350,8 +350,8 @@ mod tests {
         for (text, expected) in [
             ("format = 9\nsomething = \"new\"\n", "format 9"),
             ("format = 1\nnode = 1\n", "format 1, which this program does not read"),
-            ("format = 4\nnode = 1\n", "damaged"),
-            ("format = 4\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
+            ("format = 5\nnode = 1\n", "damaged"),
+            ("format = 5\nnode = 1\nincarnation = \"xyz\"\n", "not an incarnation"),
             ("", "no format"),
         ] {
             fs::write(&identity, text).unwrap();

@@ -34,11 +34,16 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// Why no write is taken at this moment, if as many wait as may wait: told before anything else is done about it.
+    pub fn refuses_writes(&self) -> Option<Problem> {
+        self.raft.is_full_of_writes().then(overloaded)
+    }
+
     /// Does a write, if this node leads.
     ///
     /// # Errors
     /// [`NotHere`].
-    pub async fn write(self, write: Write) -> Result<Answer, NotHere> {
+    pub async fn write(self: Arc<Self>, write: Write) -> Result<Answer, NotHere> {
         match self.raft.write(write).await {
             Ok(answer) => Ok(answer),
             Err(error) => Err(self.not_here(error)),
@@ -49,7 +54,7 @@ impl Ledger {
     ///
     /// # Errors
     /// [`NotHere`].
-    pub async fn read(self, question: Question, stale: bool) -> Result<Found, NotHere> {
+    pub async fn read(self: Arc<Self>, question: Question, stale: bool) -> Result<Found, NotHere> {
         if !stale && let Err(error) = self.raft.read_barrier().await {
             return Err(self.not_here(error));
         }

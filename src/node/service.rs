@@ -48,7 +48,7 @@ pub struct Counter {
     /// Limits of uploads.
     pub limits: Limits,
     /// The ledger.
-    pub ledger: Ledger,
+    pub ledger: Arc<Ledger>,
     /// Who belongs to the cluster.
     pub membership: Membership,
     /// Users and images.
@@ -132,6 +132,10 @@ impl NodeService for Counter {
     fn fail(&self, duration: Duration) -> BoxFuture<'static, Result<(), Problem>> {
         let command = self.node.send(FailCommanded(duration));
         async move { command.await.map_err(stopping) }.boxed()
+    }
+
+    fn refuses_writes(&self) -> Option<Problem> {
+        self.ledger.refuses_writes()
     }
 
     fn write(&self, write: Write) -> BoxFuture<'static, Result<Answer, NotHere>> {

@@ -209,6 +209,7 @@ async fn serve(
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };
     let rights = RightsDesk { ledger: ledger.clone(), tools, needs_invitation };
+    let ledger = Arc::new(ledger);
     let counter = Counter { node, desk, shared, faults, limits, ledger, membership, rights, random };
     let server =
         http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;

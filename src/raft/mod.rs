@@ -288,6 +288,11 @@ impl RaftNode {
         self.group.propose(command).await
     }
 
+    /// Whether as many writes wait for the log as may wait: the next one would be refused.
+    pub fn is_full_of_writes(&self) -> bool {
+        self.proposals.is_full()
+    }
+
     /// As leader: commits and applies a write of the ledger, together with others that wait.
     ///
     /// # Errors

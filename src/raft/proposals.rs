@@ -78,6 +78,11 @@ impl Proposals {
         Proposals { queue, bytes: Arc::default() }
     }
 
+    /// Whether as many writes wait as may wait.
+    pub fn is_full(&self) -> bool {
+        self.queue.capacity() == 0
+    }
+
     /// Commits and applies a write.
     ///
     /// # Errors
@@ -269,7 +274,7 @@ impl<R: AsyncRuntime> Desk<R> {
         let group = self.group.clone();
         self.under_way.push(Box::pin(async move {
             let begun = Types::<R>::now();
-            let command = Command::Ledger { stamp, date: Date(time::unix_millis()), writes };
+            let command = Command::Ledger { stamp, date: Date(time::unix_millis()), writes: writes.into() };
             let applied = group.propose(command).await;
             Finished { waiters, applied, took: begun.elapsed() }
         }));
@@ -418,7 +423,7 @@ mod tests {
     fn many_small_operations_are_read_as_they_were_written() {
         let write = Write::kv(RequestId([1; 16]), vec![add(); 256]);
         let command =
-            Command::Ledger { stamp: Stamp(u64::MAX), date: Date(u64::MAX), writes: vec![write; ENTRY_WRITES] };
+            Command::Ledger { stamp: Stamp(u64::MAX), date: Date(u64::MAX), writes: vec![write; ENTRY_WRITES].into() };
         let bytes = codec::encode(&command).unwrap();
         assert_eq!(codec::decode::<Command>(&bytes).unwrap(), command);
     }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 use openraft::{AsyncRuntime, EntryPayload, OptionalSend, RaftTypeConfig};
 use serde::{Deserialize, Serialize};
@@ -26,8 +27,8 @@ pub enum Command {
         stamp: Stamp,
         /// The date then, by the leader's wall clock.
         date: Date,
-        /// The writes, in the order in which they are done.
-        writes: Vec<Write>,
+        /// The writes, in the order in which they are done. Shared: each follower's task and the state machine take an entry of their own.
+        writes: Arc<[Write]>,
     },
 }
 

@@ -43,7 +43,7 @@ fn payload((term, index): Id) -> Payload {
     EntryPayload::Normal(Command::Ledger {
         stamp: Stamp(term),
         date: Date(term),
-        writes: vec![Write::kv(id, vec![put])],
+        writes: [Write::kv(id, vec![put])].into(),
     })
 }
 

@@ -107,7 +107,7 @@ async fn attempt(world: &World, id: u64, question: &Question, fault: Fault) -> O
             let id = RequestId(u128::from(id).to_be_bytes());
             let write = Write::kv(id, operations.clone());
             // The same request can stand in one entry twice, when a caller was impatient.
-            let writes = vec![write; if twice { 2 } else { 1 }];
+            let writes = vec![write; if twice { 2 } else { 1 }].into();
             let stamp = Stamp(virtual_micros() / 1000);
             let applied = group.propose(Command::Ledger { stamp, date: Date(stamp.0), writes }).await.ok()?;
             let Outcome::Answered(answers) = applied.outcome else { return None };

@@ -24,10 +24,14 @@ pub(super) const WITHOUT_TRACE_KEPT_MS: u64 = 2 * SIGNED_WITHIN_MS;
 const GENERATION_MS: u64 = 10_000;
 
 /// What an answer takes beside its results, about, in bytes: its id, its numbers, and the map's own space.
-const BESIDE_RESULTS: u64 = 128;
+const BESIDE_RESULTS: u64 = 96;
 
-/// What a request was about: the first half of a BLAKE3-256.
-type Content = [u8; 16];
+/// What a request was about: the beginning of a BLAKE3-256. It guards against mistakes; who looks for two requests that are alike
+/// finds that the second of his own is answered as the first.
+type Content = u64;
+
+/// The id of a request, and who sent it if that is told from others.
+type Key = [u8; 16];
 
 /// Kept answers, in generations, each of which goes as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,9 +59,16 @@ impl From<StoredAnswers> for Answers {
 struct Generation {
     begun: Stamp,
     last: Stamp,
-    #[serde(deserialize_with = "stored::map::<(Caller, RequestId), _, _, _>")]
-    kept: OrdMap<(Caller, RequestId), Kept>,
+    /// Of whoever may reach the port, by their ids: a client that counts its requests puts them side by side.
+    of_anyone: Kepts,
+    /// Of those whom the node knows.
+    of_known: Kepts,
 }
+
+/// Answers in little space.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Kepts(#[serde(deserialize_with = "stored::map::<Key, _, _, _>")] OrdMap<Key, Kept>);
 
 /// An answer in little space: most commands have one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,7 +82,8 @@ struct Kept {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Outcome {
     One(KvResult),
-    Several(Box<[KvResult]>),
+    // Behind one thin pointer: a slice's length would make every answer larger.
+    Several(Box<Vec<KvResult>>),
     Refused(Box<Refused>),
     Image(Box<ImageDone>),
 }
@@ -117,9 +129,22 @@ pub(super) fn content_of_image(command: &ImageCommand) -> Content {
 }
 
 fn half(hasher: &blake3::Hasher) -> Content {
-    let mut content = Content::default();
-    content.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
-    content
+    let mut first = [0; 8];
+    hasher.finalize_xof().fill(&mut first);
+    Content::from_be_bytes(first)
+}
+
+/// Ids of different callers do not meet.
+fn key_of_known(caller: Caller, id: RequestId) -> Key {
+    let mut hasher = blake3::Hasher::new();
+    match caller {
+        Caller::Anyone => hasher.update(&[0]),
+        Caller::Administrator => hasher.update(&[1]),
+        Caller::User(user) => hasher.update(&[2]).update(&user.0),
+    };
+    let mut key = Key::default();
+    hasher.update(&id.0).finalize_xof().fill(&mut key);
+    key
 }
 
 /// A number for the kind of operation, then each field behind its length: no two requests run together.
@@ -132,7 +157,10 @@ fn fields(hasher: &mut blake3::Hasher, kind: u8, fields: &[&[u8]]) {
 
 impl Answers {
     pub fn find(&self, caller: Caller, id: RequestId, content: Content) -> Known {
-        let found = self.generations.iter().rev().find_map(|generation| generation.kept.get(&(caller, id)));
+        let found = match caller {
+            Caller::Anyone => self.find_in(&id.0, |generation| &generation.of_anyone),
+            caller => self.find_in(&key_of_known(caller, id), |generation| &generation.of_known),
+        };
         match found {
             None => Known::New,
             Some(kept) if kept.content != content => Known::OtherContent,
@@ -140,17 +168,23 @@ impl Answers {
         }
     }
 
+    fn find_in(&self, key: &Key, which: impl Fn(&Generation) -> &Kepts) -> Option<&Kept> {
+        self.generations.iter().rev().find_map(|generation| which(generation).0.get(key))
+    }
+
     pub fn keep(&mut self, now: Stamp, caller: Caller, id: RequestId, content: Content, answer: &Answer) {
         if self.generations.back().is_none_or(|last| now.0 - last.begun.0 >= GENERATION_MS) {
-            self.generations.push_back(Generation { begun: now, last: now, kept: OrdMap::new() });
+            self.generations.push_back(Generation { begun: now, ..Generation::default() });
         }
         let Some(youngest) = self.generations.back_mut() else { return };
         youngest.last = now;
         let kept = Kept::new(content, answer);
         self.size_bytes += kept.size_bytes();
-        if let Some(before) = youngest.kept.insert((caller, id), kept) {
-            self.size_bytes -= before.size_bytes();
-        }
+        let before = match caller {
+            Caller::Anyone => youngest.of_anyone.0.insert(id.0, kept),
+            caller => youngest.of_known.0.insert(key_of_known(caller, id), kept),
+        };
+        self.size_bytes -= before.map_or(0, |before| before.size_bytes());
     }
 
     /// Forgets the generations whose youngest answer is older than so many milliseconds.
@@ -167,13 +201,17 @@ impl Answers {
     }
 
     pub fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.kept.len()).sum()
+        self.generations.iter().map(|generation| generation.of_anyone.0.len() + generation.of_known.0.len()).sum()
     }
 }
 
 impl Generation {
+    fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.of_anyone.0.values().chain(self.of_known.0.values())
+    }
+
     fn size_bytes(&self) -> u64 {
-        self.kept.values().map(Kept::size_bytes).sum()
+        self.all().map(Kept::size_bytes).sum()
     }
 }
 
@@ -181,7 +219,7 @@ impl Kept {
     fn size_bytes(&self) -> u64 {
         let results = match &self.outcome {
             Outcome::One(_) => 0,
-            Outcome::Several(results) => size_of_val::<[KvResult]>(results),
+            Outcome::Several(results) => size_of_val(results.as_slice()),
             Outcome::Refused(_) => size_of::<Refused>(),
             Outcome::Image(_) => size_of::<ImageDone>(),
         };
@@ -191,7 +229,7 @@ impl Kept {
     fn new(content: Content, answer: &Answer) -> Self {
         let outcome = match &answer.outcome {
             Ok(Done::Kv(results)) if results.len() == 1 => Outcome::One(results[0]),
-            Ok(Done::Kv(results)) => Outcome::Several(results.as_slice().into()),
+            Ok(Done::Kv(results)) => Outcome::Several(Box::new(results.clone())),
             Ok(Done::Image(done)) => Outcome::Image(Box::new(*done)),
             // Commands on users are not kept.
             Ok(Done::User) => Outcome::Several(Box::default()),
@@ -203,7 +241,7 @@ impl Kept {
     fn answer(&self) -> Answer {
         let outcome = match &self.outcome {
             Outcome::One(result) => Ok(Done::Kv(vec![*result])),
-            Outcome::Several(results) => Ok(Done::Kv(results.to_vec())),
+            Outcome::Several(results) => Ok(Done::Kv(results.as_ref().clone())),
             Outcome::Refused(refused) => Err(**refused),
             Outcome::Image(done) => Ok(Done::Image(**done)),
         };

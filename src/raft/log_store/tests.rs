@@ -32,7 +32,7 @@ fn entry(term: u64, index: u64) -> Entry {
 fn put(term: u64, index: u64, value: impl Into<Bytes>) -> Entry {
     let put = KvOperation::Put { key: Bytes::from(index.to_string()), value: value.into(), expires_in_ms: None };
     let write = Write::kv(RequestId(u128::from(index).to_be_bytes()), vec![put]);
-    let command = Command::Ledger { stamp: Stamp(term), date: Date(term), writes: vec![write] };
+    let command = Command::Ledger { stamp: Stamp(term), date: Date(term), writes: [write].into() };
     Entry { log_id: log_id(term, index), payload: Payload::Normal(command) }
 }
 
