@@ -5,7 +5,7 @@ use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, web};
+use actix_web::{Error, HttpMessage, HttpResponse, web};
 
 use super::caller;
 use super::refusal::{Refusal, elsewhere};
@@ -67,37 +67,34 @@ pub async fn administrators_only(
     next.call(request).await
 }
 
-/// For all routes: where every call needs the token or a user's signature, only the public routes pass without it, and registration.
+/// For all routes: where every call needs the token or a user's signature, only the public routes pass without it, and registration. Whoever
+/// is unknown here is sent to the leader, who may know more.
 pub async fn as_the_address_demands(
-    access: web::Data<Access>,
-    service: web::Data<Service>,
-    request: ServiceRequest,
-    next: Next<impl MessageBody + 'static>,
-) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    access: &Access,
+    service: &web::Data<Service>,
+    request: &ServiceRequest,
+) -> Result<Option<HttpResponse>, Error> {
     // The path as it was sent: however else one of these could be written, it would only be refused.
     let is_open = PUBLIC.contains(&request.path());
     // Whoever registers is no user yet, and shows an invitation instead.
     let registers = request.path() == sharing::route::USERS && request.method() == Method::POST;
-    if access.every_call && !is_open && !registers {
-        match caller::claim(request.request())? {
-            Some(claim) if is_for_users(&request) => {
-                // What the log orders is compared with the leader's clock, there.
-                if ![sharing::route::RIGHTS, sharing::route::KEYS].contains(&request.path()) {
-                    caller::check_time(&claim)?;
-                }
-                match service.rights().authenticate(claim).await {
-                    Ok(signer) => request.extensions_mut().insert(signer),
-                    // Whoever is unknown here is sent to the leader, who may know more.
-                    Err(not_here) => {
-                        let response = elsewhere(not_here, request.request())?;
-                        return Ok(request.into_response(response).map_into_right_body());
-                    }
-                };
-            }
-            _ => access.check(&request)?,
-        }
+    if !access.every_call || is_open || registers {
+        return Ok(None);
     }
-    Ok(next.call(request).await?.map_into_left_body())
+    match caller::claim(request.request())? {
+        Some(claim) if is_for_users(request) => {
+            // What the log orders is compared with the leader's clock, there.
+            if ![sharing::route::RIGHTS, sharing::route::KEYS].contains(&request.path()) {
+                caller::check_time(&claim)?;
+            }
+            match service.rights().authenticate(claim).await {
+                Ok(signer) => request.extensions_mut().insert(signer),
+                Err(not_here) => return Ok(Some(elsewhere(not_here, request.request())?)),
+            };
+        }
+        _ => access.check(request)?,
+    }
+    Ok(None)
 }
 
 /// What a user's signature is enough for: what users sign, and what they must ask before. Everything else is for who administers.

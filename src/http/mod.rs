@@ -79,10 +79,7 @@ pub fn serve(listener: TcpListener, door: Door, service: Service, workers: usize
             .app_data(web::PayloadConfig::new(limits.request_bytes()))
             .app_data(web::JsonConfig::default().limit(limits.json_bytes()).error_handler(refusal::bad_json))
             .app_data(web::QueryConfig::default().error_handler(refusal::bad_query))
-            .wrap(from_fn(guard::shed_writes))
-            .wrap(from_fn(access::as_the_address_demands))
-            .wrap(from_fn(guard::only_known_hosts))
-            .wrap(from_fn(guard::silent_while_failed))
+            .wrap(from_fn(guard::at_the_door))
             .configure(routes::register)
             .default_service(web::to(refusal::no_such_route))
     };
