@@ -11,7 +11,7 @@ usage() {
     cat <<'TEXT'
 usage: ./run_nodes.sh [start [N] | stop | status | reset]
 
-  ./run_nodes.sh            start the nodes of config/cluster.toml that do not run yet, and wait until all are ready
+  ./run_nodes.sh            start the nodes of config/cluster.toml that do not run yet, and wait until they are ready
   ./run_nodes.sh start 5    the same with five nodes on 127.0.0.1:8001 to :8005
   ./run_nodes.sh status     one line per node: pid, ready or not
   ./run_nodes.sh stop       stop the nodes that this script started; data stays
@@ -30,6 +30,8 @@ is_ours() { [ -r "/proc/$1/cmdline" ] && tr '\0' ' ' <"/proc/$1/cmdline" | grep 
 pid_of() { cat "$run/node-$1.pid" 2>/dev/null || true; }
 
 started() { local file; for file in "$run"/node-*.pid; do [ -e "$file" ] && basename "$file" .pid | cut -d- -f2; done | sort -n; }
+
+any_runs() { local id; for id in $(started); do if is_ours "$(pid_of "$id")"; then return 0; fi; done; return 1; }
 
 address_of() { awk -v id="$1" '/^id *=/ { found = ($3 == id) } found && /^http *=/ { gsub(/"/, "", $3); print $3; exit }' "$config"; }
 
@@ -52,7 +54,11 @@ start() {
     if [ -n "$count" ]; then
         [[ $count =~ ^[1-9][0-9]?$ ]] && [ "$count" -le 31 ] || die "\"$count\" is not a number of nodes from 1 to 31"
         config=$run/cluster.toml
-        for ((id = 1; id <= count; id++)); do printf '[[nodes]]\nid = %d\nhttp = "127.0.0.1:%d"\n\n' "$id" $((8000 + id)); done >"$config"
+        local text; text=$(for ((id = 1; id <= count; id++)); do printf '[[nodes]]\nid = %d\nhttp = "127.0.0.1:%d"\n\n' "$id" $((8000 + id)); done)
+        [ "$text" = "$(cat "$config" 2>/dev/null)" ] || ! any_runs || die "nodes of another configuration run: ./run_nodes.sh stop"
+        echo "$text" >"$config"
+    elif [ -r "$run/cluster.toml" ] && any_runs; then
+        die "nodes that were started by their number run: ./run_nodes.sh start $(grep -c '^id' "$run/cluster.toml"), or ./run_nodes.sh stop"
     fi
     [ -r "$config" ] || die "there is no $config"
     local ids new=""; ids=$(awk '/^id *=/ { print $3 }' "$config")

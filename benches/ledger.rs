@@ -17,6 +17,8 @@ mod common;
 mod grpc;
 #[path = "ledger/http1.rs"]
 mod http1;
+#[path = "ledger/leaders.rs"]
+mod leaders;
 #[path = "ledger/load.rs"]
 mod load;
 #[path = "../tests/people/mod.rs"]
@@ -45,6 +47,7 @@ const HELP: &str = "\
 The ledger beside etcd and ZooKeeper: durable writes, one hot counter, linearizable reads, views of one image, processor time, memory.
 
 cargo bench --bench ledger [-- OPTIONS]
+cargo bench --bench ledger -- leaders      what writers notice of a hand-over and of kill -9; with --trials N (20); nothing else
 cargo bench --bench ledger -- restart      how long a node takes that starts on a snapshot and 100,000 entries; nothing else
   --rounds N      rounds, each with new clusters of every system (3)
   --seconds S     measured time of each row (3)
@@ -79,6 +82,9 @@ fn main() {
     }
     if std::env::args().any(|word| word == "restart") {
         return restart::run();
+    }
+    if std::env::args().any(|word| word == "leaders") {
+        return leaders::run();
     }
     let seconds = Duration::from_secs_f64(argument("--seconds", 3.0));
     let rows: String = argument("--rows", ROWS.map(|row| row.0).join(","));

@@ -18,7 +18,7 @@ use crate::protocol::sync::{StateSync, StateSyncResponse};
 pub const MAGIC: [u8; 4] = *b"ICNP";
 
 /// Version of the node protocol. Nodes of two versions do not talk to each other.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// Size of the preamble in bytes.
 pub const PREAMBLE_BYTES: usize = 6;

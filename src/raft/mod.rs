@@ -1,14 +1,14 @@
-//! Raft: confirms the coordinator and orders the log. The only folder that names the Raft library and its log.
+//! Raft: confirms the coordinator and orders the log. The only folder that names the Raft library.
 //!
 //! ```text
 //! RaftNode ──── Group ──┬── Network ── RaftTransport (the node's connections)
-//!   tokio  │    any     ├── LogStore   raft/log/        (raft-log; Compaction keeps it short)
+//!   tokio  │    any     ├── LogStore   raft/log/        (a thread writes and syncs; Compaction keeps it short)
 //!          │    runtime └── Machine    raft/snapshot/   (pure State, snapshot file; Feed: the last changes)
 //!          └─ Proposals (writes that wait share an entry)
 //! ```
 //!
 //! `view` translates the library's metrics for the election, `ballot` remembers who voted, `members` changes the membership,
-//! `compaction` keeps the log short, `torn_tail` mends its end after a power cut, `sync_clock` tells how the disk keeps up.
+//! `compaction` keeps the log short, `sync_clock` tells how the disk keeps up, `pace` when each follower is sent what.
 //!
 //! What is simulated on a deterministic runtime is everything but the two stores on disk.
 
@@ -98,8 +98,8 @@ pub struct RaftSettings {
     pub keep_bytes: u64,
     /// Bytes that the ledger may hold, as [`Ledger::footprint_bytes`] counts them (512 MiB). All of it is in memory, and in each snapshot.
     pub ledger_bytes: u64,
-    /// Bytes of kept answers over which new requests are refused (256 MiB): what 30,000 writes a second leave in the minute that answers
-    /// are kept, and the fastest writers that were measured write a little more. With the largest table they still fit a snapshot.
+    /// Bytes of kept answers over which new requests are refused (256 MiB): what 46,000 writes a second leave in the minute that answers
+    /// are kept, and the fastest writers that were measured write less. With the largest table they still fit a snapshot.
     pub answers_bytes: u64,
     /// Size to which each file of the log grows; files are deleted whole (8 MiB).
     pub segment_bytes: usize,

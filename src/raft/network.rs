@@ -41,7 +41,7 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a commit waits for entries to travel with. A leader with one writer would otherwise tell each commit in a message of its
-/// own, just before the next entry. No client waits for it: a follower applies that much later, and nothing else.
+/// own, just before the next entry. No client waits for it: a follower applies that much later (and one that gets its entries late, twice that).
 const COMMIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest append: a frame has room for it and for what is around it.
@@ -378,6 +378,8 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<R> {
                     total: data.len() as u64,
                     bytes: Opaque(data[offset..end].to_vec()),
                 };
+                // Who needs a snapshot has entries late: no commit should count on it.
+                self.pace.answered(self.to, false);
                 match self.call(Lane::Snapshot, Request::Chunk(chunk), APPEND_TIMEOUT).await {
                     Ok(Response::Installed(response)) => return Ok(response),
                     Ok(Response::Chunk) if end < data.len() => offset = end,

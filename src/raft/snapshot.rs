@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 /// The first bytes of a snapshot file; the last one is its version. Behind them stand the BLAKE3-256 of what follows, the length of
 /// the description (`u32`, big endian), the description and the state.
-const MAGIC: [u8; 8] = *b"ICSNAP\0\x02";
+const MAGIC: [u8; 8] = *b"ICSNAP\0\x03";
 const HASH_BYTES: usize = 32;
 const LENGTH_BYTES: usize = 4;
 

@@ -115,7 +115,7 @@ impl Election {
             && matches!(report.state, NodeState::Active | NodeState::Recovering)
             // Nodes of one machine share its disk: if that stalls, the other could not even vote for itself.
             && report.disk_waits < self.settings.disk_stall / 2
-            && self.has_caught_up(report.member)
+            && self.has_nearly_caught_up(report.member)
     }
 
     fn improve(&mut self, now: Moment, term: Term, effects: &mut Vec<Effect>) {

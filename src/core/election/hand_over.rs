@@ -10,6 +10,9 @@ use crate::time::Moment;
 
 use super::{Effect, Election, Rule};
 
+/// Entries that a follower may lack of which the most are on their way.
+const ON_ITS_WAY: u64 = 128;
+
 /// A hand-over under way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct HandOver {
@@ -109,12 +112,22 @@ impl Election {
 
     /// Whether that node's log holds an entry of this leader's term, so everything older, and all that is committed.
     pub(super) fn has_caught_up(&self, member: MemberId) -> bool {
-        let has_all = self
+        self.lacks_at_most(0, member)
+    }
+
+    /// The same but for what is on its way: while the ledger is written to, a follower has the last entries some milliseconds later, and
+    /// the target of a hand-over waits for them.
+    pub(super) fn has_nearly_caught_up(&self, member: MemberId) -> bool {
+        self.lacks_at_most(ON_ITS_WAY, member)
+    }
+
+    fn lacks_at_most(&self, entries: u64, member: MemberId) -> bool {
+        let is_close = self
             .raft
             .matched
             .get(&member)
-            .is_some_and(|matched| matched.term == self.raft.term && matched.length >= self.raft.commit);
-        has_all || !self.keeps(Rule::HandOverToCaughtUp)
+            .is_some_and(|matched| matched.term == self.raft.term && matched.length + entries >= self.raft.commit);
+        is_close || !self.keeps(Rule::HandOverToCaughtUp)
     }
 
     /// The end: with the time it took, if the other leads now.

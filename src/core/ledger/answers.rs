@@ -117,7 +117,7 @@ pub(super) fn content(operations: &[KvOperation]) -> Content {
             }
         }
     }
-    half(&hasher)
+    beginning(&hasher)
 }
 
 /// The same for a command on an image, whose wrap and signature are not part of it either.
@@ -125,10 +125,10 @@ pub(super) fn content_of_image(command: &ImageCommand) -> Content {
     let mut hasher = blake3::Hasher::new();
     hasher.update(&command.image.0);
     command.action.hash_into(&mut hasher);
-    half(&hasher)
+    beginning(&hasher)
 }
 
-fn half(hasher: &blake3::Hasher) -> Content {
+fn beginning(hasher: &blake3::Hasher) -> Content {
     let mut first = [0; 8];
     hasher.finalize_xof().fill(&mut first);
     Content::from_be_bytes(first)

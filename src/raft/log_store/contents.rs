@@ -2,11 +2,12 @@
 //! where they stand on disk.
 
 use std::collections::VecDeque;
+use std::io;
 use std::ops::Range;
 
 use openraft::EntryPayload;
 
-use super::frame::{Checkpoint, Record};
+use super::frame::{Checkpoint, Record, invalid};
 use crate::protocol::ledger::Write;
 use crate::raft::types::{Command, Entry, LogId, Payload};
 
@@ -63,17 +64,41 @@ impl Contents {
     }
 
     /// Does what a record of the frame at `offset` in a segment says.
-    pub fn replay(&mut self, record: Record, segment: u64, offset: usize) {
+    ///
+    /// # Errors
+    /// `InvalidData` if an entry does not follow the one before it.
+    pub fn replay(&mut self, record: Record, segment: u64, offset: usize) -> io::Result<()> {
         match record {
             Record::Vote(vote) => self.checkpoint.vote = Some(vote),
             Record::Committed(committed) => self.checkpoint.committed = Some(committed),
             Record::TruncateAfter(last) => self.truncate_after(last),
             Record::Purge(upto) => self.purge(upto),
             Record::Entry(id, range) => {
+                if let Some(before) = self.entries.back().filter(|before| before.id.index() + 1 != id.index()) {
+                    return Err(invalid(format!(
+                        "entry {id} stands behind entry {}: there is a hole in the log",
+                        before.id
+                    )));
+                }
                 let place = Place::Segment(segment, offset + range.start..offset + range.end);
                 self.entries.push_back(Kept { id, place, payload: None });
                 self.on_disk_only = self.entries.len();
             }
+        }
+        Ok(())
+    }
+
+    /// Whether the entries begin where the log was purged: before that a snapshot has them.
+    ///
+    /// # Errors
+    /// `InvalidData` if some are missing in between.
+    pub fn check_beginning(&self) -> io::Result<()> {
+        let begins = self.checkpoint.purged.map_or(0, |purged| purged.index() + 1);
+        match self.entries.front().filter(|first| first.id.index() != begins) {
+            Some(first) => {
+                Err(invalid(format!("the log begins with entry {}, those from {begins} on are missing", first.id)))
+            }
+            None => Ok(()),
         }
     }
 

@@ -88,8 +88,8 @@ impl LogStore {
     /// # Errors
     /// The system's; `InvalidData` if the log is damaged elsewhere, or empty although it is marked.
     pub fn open(directory: &Path, begun: &Path, segment_bytes: usize) -> io::Result<LogStore> {
-        let segments::Recovered { mut segments, contents } = segments::recover(directory)?;
         let marked = begun.try_exists()?;
+        let segments::Recovered { mut segments, contents } = segments::recover(directory, marked)?;
         if marked && contents.checkpoint.vote.is_none() {
             return Err(invalid(format!("it is empty, but {} says that this node has voted", begun.display())));
         }

@@ -31,15 +31,16 @@ pub struct Recovered {
     pub contents: Contents,
 }
 
-/// Reads the segments of a directory, cuts off what a crash has left half written, and syncs the rest: what a killed process had written
-/// but not synced is seen by the next one, which answers for it without writing it again.
+/// Reads the segments of a directory, cuts off what a crash has left half written, and makes the rest durable: what a killed process had
+/// written but not synced is seen by the next one, which answers for it. `has_voted` says that there is a log.
 ///
 /// # Errors
 /// The system's; `InvalidData` if the log is damaged: then its files are as they were.
-pub fn recover(directory: &Path) -> io::Result<Recovered> {
+pub fn recover(directory: &Path, has_voted: bool) -> io::Result<Recovered> {
     let mut files = segment_files(directory)?;
     let unfinished = match files.last() {
-        Some((ordinal, path)) if is_unfinished(*ordinal, path)? => files.pop(),
+        // The only segment of a log that has a vote is not half made.
+        Some((ordinal, path)) if (files.len() > 1 || !has_voted) && is_unfinished(*ordinal, path)? => files.pop(),
         _ => None,
     };
     let mut recovered = Recovered { segments: Vec::new(), contents: Contents::default() };
@@ -49,6 +50,7 @@ pub fn recover(directory: &Path) -> io::Result<Recovered> {
         let is_last = place + 1 == files.len() && unfinished.is_none();
         torn = recovered.read(*ordinal, path, is_last)?;
     }
+    recovered.contents.check_beginning()?;
     if let Some((_, path)) = &unfinished {
         log::warn!("{}: deleting a segment that a crash has left half made", path.display());
         fs::remove_file(path)?;
@@ -60,6 +62,9 @@ pub fn recover(directory: &Path) -> io::Result<Recovered> {
             last.file.set_len(last.end as u64)?;
             last.file.set_len(length)?;
         }
+        // Written again, not only synced: after a sync that failed the system shows pages that are not on the disk and never will be.
+        let bytes = fs::read(path)?;
+        last.file.write_all_at(&bytes[..last.end], 0)?;
         last.file.sync_all()?;
     }
     File::open(directory)?.sync_all()?;
@@ -84,7 +89,9 @@ impl Recovered {
         let mut end = HEAD_BYTES;
         while let Some(body) = seal.frame(&bytes, end) {
             let records = frame::records(body).map_err(|error| damaged(format!("the frame at byte {end}: {error}")))?;
-            records.into_iter().for_each(|record| self.contents.replay(record, ordinal, end));
+            for record in records {
+                self.contents.replay(record, ordinal, end).map_err(|error| damaged(error.to_string()))?;
+            }
             end += FRAME_BYTES + body.len();
         }
         let torn = bytes[end..].iter().rposition(|byte| *byte != 0).map(|last| last + 1);

@@ -308,3 +308,49 @@ fn a_head_is_read_whole_or_not_at_all() {
         assert_eq!(Seal::read_head(&head[..at]), None);
     }
 }
+
+/// What no crash does to a log, and an index alone would not show.
+#[tokio::test]
+async fn a_hole_between_or_before_the_entries_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open_with(directory.path(), SMALL).unwrap();
+    for index in 0..30 {
+        log.blocking_append([put(1, index, vec![7; 1000])]).await.unwrap();
+    }
+    drop(log);
+    let first = files(directory.path())[0].clone();
+    let whole = fs::read(&first).unwrap();
+    let refused = |word: &str| {
+        let error = open_with(directory.path(), SMALL).err().unwrap_or_else(|| panic!("not seen: {word}"));
+        assert!(error.kind() == io::ErrorKind::InvalidData && error.to_string().contains(word), "{error}");
+    };
+    // The last frame of a segment that is not the last one is blank.
+    let (seal, _, _) = Seal::read_head(&whole).unwrap();
+    let (mut last, mut end) = (0, HEAD_BYTES);
+    while let Some(body) = seal.frame(&whole, end) {
+        (last, end) = (end, end + FRAME_BYTES + body.len());
+    }
+    let mut blank = whole.clone();
+    blank[last..].fill(0);
+    fs::write(&first, &blank).unwrap();
+    refused("a hole in the log");
+    fs::remove_file(&first).unwrap();
+    refused("are missing");
+    fs::write(&first, &whole).unwrap();
+    assert_eq!(ids(&mut open_with(directory.path(), SMALL).unwrap()).await.len(), 30);
+}
+
+/// A head that is damaged in the only segment of a log that has voted is damage: nothing is deleted.
+#[tokio::test]
+async fn the_only_segment_of_a_log_that_has_voted_is_not_half_made() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut log = open(directory.path()).unwrap();
+    log.save_vote(&vote(1)).await.unwrap();
+    drop(log);
+    let file = files(directory.path())[0].clone();
+    let damaged = vec![0; HEAD_BYTES];
+    fs::write(&file, &damaged).unwrap();
+    let error = open(directory.path()).err().expect("its vote is lost");
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    assert_eq!(fs::read(&file).unwrap(), damaged);
+}

@@ -58,6 +58,21 @@ pub enum Waiter {
     Purge(LogId),
 }
 
+impl Waiter {
+    fn tell(self, result: &io::Result<()>) {
+        match self {
+            // If nobody waits any more, Raft is shutting down.
+            Waiter::Caller(caller) => drop(caller.send(copy(result))),
+            Waiter::Entries(callback) => callback.io_completed(copy(result)),
+            Waiter::Purge(_) => {}
+        }
+    }
+
+    fn purges(&self) -> Option<LogId> {
+        if let Waiter::Purge(upto) = self { Some(*upto) } else { None }
+    }
+}
+
 /// A frame on its way to the disk.
 struct Job {
     frame: Frame,
@@ -117,26 +132,24 @@ impl Shared {
 
     /// Writes until the log is closed.
     pub fn run(&self) {
+        let _ended = Ended(self);
         let mut spare = Vec::new();
         while let Some(mut job) = self.next_job(&mut spare) {
             self.clock.begin(time::now());
             let result = self.write(&mut job);
-            self.clock.end(time::now());
             self.settle(&job, &result);
             let Job { frame: Frame { mut bytes, waiters, .. }, segment, next_begins } = job;
             let mut purged = None;
             for waiter in waiters {
-                match waiter {
-                    // If nobody waits any more, Raft is shutting down.
-                    Waiter::Caller(caller) => drop(caller.send(copy(&result))),
-                    Waiter::Entries(callback) => callback.io_completed(copy(&result)),
-                    Waiter::Purge(upto) => purged = purged.max(Some(upto)),
-                }
+                purged = purged.max(waiter.purges());
+                waiter.tell(&result);
             }
             if result.is_ok() {
                 self.fail_if(&next_begins.map_or(Ok(()), |checkpoint| self.begin_segment(&segment, &checkpoint)));
                 self.fail_if(&purged.map_or(Ok(()), |upto| self.delete_upto(upto)));
             }
+            // A disk that hangs while it makes a file stalls like one that hangs while it syncs.
+            self.clock.end(time::now());
             bytes.clear();
             bytes.shrink_to(KEPT_BUFFER_BYTES);
             spare = bytes;
@@ -211,12 +224,31 @@ impl Shared {
         segments::delete(&self.directory, &dispensable)
     }
 
+    /// The same, unless the log was closed.
+    fn fail_if_open(&self, result: &io::Result<()>) {
+        if !self.state().is_closed {
+            self.fail_if(result);
+        }
+    }
+
     /// A fault of the disk is the end: what it lost would never be written.
     fn fail_if(&self, result: &io::Result<()>) {
         if let Err(error) = result {
             log::error!("{}: the log cannot be written: {error}", self.directory.display());
             self.state().fault.get_or_insert_with(|| (error.kind(), error.to_string()));
         }
+    }
+}
+
+/// The end of the thread, however it comes: whoever waits for it hears so, and so does whoever comes later.
+struct Ended<'a>(&'a Shared);
+
+impl Drop for Ended<'_> {
+    fn drop(&mut self) {
+        let ended = Err(io::Error::other("the log's writer has ended"));
+        self.0.fail_if_open(&ended);
+        let waiters = mem::take(&mut self.0.state().next.waiters);
+        waiters.into_iter().for_each(|waiter| waiter.tell(&ended));
     }
 }
 
