@@ -77,10 +77,10 @@ impl Thrift {
 
     /// As many followers as make a majority with the leader: those that are not doubted first, then by their ids.
     fn prompt(&self, now: Moment) -> impl Iterator<Item = MemberId> {
-        let majority = (self.followers.len() + 1) / 2 + 1;
+        let needed = self.followers.len().div_ceil(2);
         let mut ranked: Vec<_> = self.followers.iter().map(|&member| (self.is_doubted(member, now), member)).collect();
         ranked.sort_unstable();
-        ranked.into_iter().map(|(_, member)| member).take(majority - 1)
+        ranked.into_iter().map(|(_, member)| member).take(needed)
     }
 
     fn is_doubted(&self, member: MemberId, now: Moment) -> bool {
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(prompt(&failed, NOW), [3]);
         assert_eq!(prompt(&failed, NOW + DOUBTED), [2], "and then it is asked again");
 
-        let mut slow = fresh.clone();
+        let mut slow = fresh;
         slow.sent(member(2), NOW);
         assert_eq!(prompt(&slow, NOW), [2]);
         assert_eq!(slow.pause(member(3), NOW + 11 * MS), Duration::ZERO);

@@ -101,9 +101,8 @@ impl File {
                 let mut content = self.seen();
                 let begin = offset + rng.random_range(0..bytes.len());
                 let end = (begin + rng.random_range(1..=512)).min(offset + bytes.len()).min(content.len());
-                for at in begin..end {
-                    content[at] = self.synced.get(at).copied().unwrap_or(0);
-                }
+                let before = |at| self.synced.get(at).copied().unwrap_or(0);
+                content[begin..end].iter_mut().zip(begin..).for_each(|(byte, at)| *byte = before(at));
                 content
             }
         }

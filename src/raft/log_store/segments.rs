@@ -20,7 +20,7 @@ pub struct Segment {
     pub seal: Seal,
     /// Where its frames end, and the next one will stand.
     pub end: usize,
-    /// The index of the last entry when the next segment was begun.
+    /// The index of the log's last entry behind its last frame; none while frames follow.
     pub ends_at: Option<u64>,
 }
 
