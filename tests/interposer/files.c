@@ -18,6 +18,9 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+/* A full disk takes half of a write, and half of the rest, down to this. */
+#define FULL_BYTES 512
+
 static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
 static const char *root, *fault_from;
 static int record = -1;
@@ -87,7 +90,7 @@ ssize_t writev(int fd, const struct iovec *parts, int count) {
     pthread_mutex_lock(&one_at_a_time);
     ssize_t written;
     int error = fault();
-    if (error == EROFS || (error == ENOSPC && parts[0].iov_len < 2)) {
+    if (error == EROFS || (error == ENOSPC && parts[0].iov_len < FULL_BYTES)) {
         written = failed(error);
     } else if (error == ENOSPC) {
         written = syscall(SYS_write, fd, parts[0].iov_base, parts[0].iov_len / 2);
@@ -122,7 +125,7 @@ static ssize_t written_at(int fd, const void *bytes, size_t length, off_t offset
     pthread_mutex_lock(&one_at_a_time);
     ssize_t written;
     int error = fault();
-    if (error == EROFS || (error == ENOSPC && length < 2)) {
+    if (error == EROFS || (error == ENOSPC && length < FULL_BYTES)) {
         written = failed(error);
     } else {
         written = syscall(SYS_pwrite64, fd, bytes, error == ENOSPC ? length / 2 : length, offset);
