@@ -283,8 +283,9 @@ async fn a_node_ends_when_its_raft_panics() {
     for file in std::fs::read_dir(log).unwrap() {
         let path = file.unwrap().path();
         if path.extension().is_some_and(|extension| extension == "wal") {
-            let length = std::fs::metadata(&path).unwrap().len();
-            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(length / 2).unwrap();
+            let bytes = std::fs::read(&path).unwrap();
+            let written = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(written / 2).unwrap();
         }
     }
     cluster.spawn(follower);

@@ -75,7 +75,9 @@ impl Election {
         }
         self.balance.looked = now;
         for (node, report) in &self.reports {
-            if self.is_ready(report) && self.reason_for(report).is_some() {
+            // Its last entries may be on their way at this moment: they are asked for when the lead is offered.
+            let is_ready = self.is_ready_but_for_entries(report) && self.has_nearly_caught_up(report.member);
+            if is_ready && self.reason_for(report).is_some() {
                 self.balance.better_since.entry(*node).or_insert(now);
             } else {
                 self.balance.better_since.remove(node);
@@ -110,12 +112,15 @@ impl Election {
 
     /// Whether that node could lead at once.
     fn is_ready(&self, report: &Report) -> bool {
+        self.is_ready_but_for_entries(report) && self.has_caught_up(report.member)
+    }
+
+    fn is_ready_but_for_entries(&self, report: &Report) -> bool {
         self.raft.voters.contains(&report.member)
             && !self.suspected.contains_key(&report.member.node)
             && matches!(report.state, NodeState::Active | NodeState::Recovering)
             // Nodes of one machine share its disk: if that stalls, the other could not even vote for itself.
             && report.disk_waits < self.settings.disk_stall / 2
-            && self.has_nearly_caught_up(report.member)
     }
 
     fn improve(&mut self, now: Moment, term: Term, effects: &mut Vec<Effect>) {
@@ -129,6 +134,7 @@ impl Election {
             .filter_map(|(node, _)| self.reports.get(node))
             .min_by_key(|report| (place(prefer, report.member.node), report.load, report.member.node));
         if let Some(best) = best
+            && self.has_caught_up(best.member)
             && let Some(cause) = self.reason_for(best)
         {
             self.begin_hand_over(now, best.member, term, cause, effects);

@@ -115,8 +115,7 @@ impl Election {
         self.lacks_at_most(0, member)
     }
 
-    /// The same but for what is on its way: while the ledger is written to, a follower has the last entries some milliseconds later, and
-    /// the target of a hand-over waits for them.
+    /// The same but for what is on its way: while the ledger is written to, a follower has the last entries some milliseconds later.
     pub(super) fn has_nearly_caught_up(&self, member: MemberId) -> bool {
         self.lacks_at_most(ON_ITS_WAY, member)
     }
