@@ -156,14 +156,16 @@ impl Shared {
         }
     }
 
-    /// Waits until somebody waits; none when the log is closed.
+    /// Waits until somebody waits, or the log is closed; then what nobody waits for is written as well. None when all is done.
     fn next_job(&self, spare: &mut Vec<u8>) -> Option<Job> {
         let mut state = self.state();
         while state.next.waiters.is_empty() {
-            if state.is_closed {
-                return None;
+            let has_rest = state.next.bytes.len() > FRAME_BYTES && state.fault.is_none();
+            match (state.is_closed, has_rest) {
+                (true, true) => break,
+                (true, false) => return None,
+                (false, _) => state = self.has_work.wait(state).unwrap_or_else(PoisonError::into_inner),
             }
-            state = self.has_work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         spare.resize(FRAME_BYTES, 0);
         let next = Frame { number: state.next.number + 1, bytes: mem::take(spare), waiters: Vec::new() };
