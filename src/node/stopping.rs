@@ -14,6 +14,9 @@ use crate::raft::RaftNode;
 /// How long the hand-over before a stop may take. It takes a few milliseconds; without it the others elect when this node is gone.
 const HAND_OVER_LIMIT: Duration = Duration::from_millis(300);
 
+/// How long writes that were taken before the hand-over may take to be answered. The node must still hear the next leader for that.
+const WRITES_LIMIT: Duration = Duration::from_millis(300);
+
 /// What a node needs to leave.
 pub struct Stopping {
     /// The actor.
@@ -42,6 +45,12 @@ impl Stopping {
         };
         if tokio::time::timeout(HAND_OVER_LIMIT, handing_over).await.is_err() {
             log::warn!("node {me}: nobody took over within {} ms: stops as leader", HAND_OVER_LIMIT.as_millis());
+        }
+        if tokio::time::timeout(WRITES_LIMIT, self.raft.writes_answered()).await.is_err() {
+            log::warn!(
+                "node {me}: writes are not answered after {} ms: whoever sent them asks the next leader",
+                WRITES_LIMIT.as_millis()
+            );
         }
         if tokio::time::timeout(finish, self.desk.idle()).await.is_err() {
             log::warn!("node {me}: jobs are left after {} s (jobs.finish_s): they are dropped", finish.as_secs_f64());

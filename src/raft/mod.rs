@@ -293,6 +293,12 @@ impl RaftNode {
         self.proposals.is_full()
     }
 
+    /// Resolves when every write that this node has taken is answered. What it had in its log when it handed over, the next leader commits and
+    /// tells it.
+    pub async fn writes_answered(&self) {
+        self.proposals.all_answered().await;
+    }
+
     /// As leader: commits and applies a write of the ledger, together with others that wait.
     ///
     /// # Errors

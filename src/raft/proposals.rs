@@ -44,6 +44,9 @@ const STALLED_AFTER: Duration = Duration::from_millis(500);
 /// How often the leader looks whether a key is due that no write lets expire.
 const EXPIRY_CHECK: Duration = Duration::from_millis(100);
 
+/// How often it is looked whether all writes are answered, by a node that is to stop.
+const ANSWERED_CHECK: Duration = Duration::from_millis(1);
+
 /// The way into the log. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Proposals {
@@ -81,6 +84,13 @@ impl Proposals {
     /// Whether as many writes wait as may wait.
     pub fn is_full(&self) -> bool {
         self.queue.capacity() == 0
+    }
+
+    /// Resolves when every write that was taken is answered.
+    pub async fn all_answered(&self) {
+        while self.bytes.load(Ordering::Relaxed) > 0 {
+            tokio::time::sleep(ANSWERED_CHECK).await;
+        }
     }
 
     /// Commits and applies a write.
