@@ -199,7 +199,8 @@ impl Script {
             _ => {
                 // A snapshot of the leader takes the place of the whole log.
                 let Some((_, index)) = last else { return };
-                let upto = (self.term, index + self.rng.random_range(1..50));
+                // A crash may have kept the snapshot before it and lost the purge behind that.
+                let upto = (self.term, index.max(self.snapshot.unwrap_or(0)) + self.rng.random_range(1..50));
                 self.save(upto.1);
                 self.purge(upto).await;
             }
