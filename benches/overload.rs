@@ -34,7 +34,7 @@ cargo bench --bench overload [-- OPTIONS]
   --what LIST     of writes, jobs (both)
   --seconds S     measured time of each part (5)
   --rate R        new requests per second, as a multiple of the capacity (2)
-  --limit N       writes that may wait (limits.waiting_writes, 1024)
+  --limit N       writes that may wait (limits.waiting_writes, 128)
   --clients N     clients that measure the capacity of writes (256)";
 
 /// Image workers of a node, and jobs that may wait for each: the limit of jobs is all of them.
@@ -57,7 +57,7 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).unwrap();
     println!("{}; 3 nodes, all requests to the leader, no TLS to the client", machine());
     let what: String = argument("--what", "writes,jobs".to_owned());
-    let limit = argument("--limit", 1024);
+    let limit = argument("--limit", 128);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for kind in what.split(',') {
         let kind = match kind {

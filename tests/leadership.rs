@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use image_cloud::id::RequestId;
 use image_cloud::protocol::election::{Cause, ElectionResult};
 use image_cloud::protocol::event::EventKind;
 use image_cloud::protocol::job::{SealForm, route};
+use image_cloud::protocol::kv;
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::protocol::status::{Leadership, NodeState};
 use image_cloud::time;
@@ -64,6 +66,68 @@ async fn a_coordinator_that_is_told_to_stop_hands_over_first() {
     let printed = format!("Called by node {}: the coordinator was told to stop and handed over", first.node);
     assert!(cluster.log(second.node.0).contains(&printed));
     println!("handed over in {:?} ms", hand_over_times(&cluster.log(first.node.0)));
+}
+
+/// What came of a write at one node, by the status of the answer; none if there was no answer.
+type Fate = (String, Option<u16>);
+
+/// Writes to one node without pause until it does not answer, each under a key of its own. No redirection is followed and nothing is
+/// repeated.
+async fn write_until_it_is_gone(url: String, writer: u64) -> Vec<Fate> {
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let mut fates = Vec::new();
+    for number in 0_u64.. {
+        let key = format!("{writer}-{number}");
+        let begun = time::now();
+        let status = match http.put(format!("{url}{}/{key}", kv::route::KV)).body("x").send().await {
+            Ok(answer) => Some(answer.status().as_u16()),
+            Err(_) => None,
+        };
+        let took = time::now().since(begun);
+        assert!(
+            matches!(status, None | Some(200 | 307)) || took >= Duration::from_millis(200),
+            "{key} was sent away with {status:?} after {took:?}"
+        );
+        fates.push((key, status));
+        if status.is_none() {
+            break;
+        }
+    }
+    fates
+}
+
+/// A hand-over sends no writer away, it shows everybody the way; and what a stopping node has taken it answers: no write is done of
+/// which nobody hears.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
+    let mut cluster = TestCluster::start(3, PATIENT).await;
+    for round in 0..4 {
+        let before = cluster.settled().await;
+        let leader = before.node.0;
+        let writers: Vec<_> = (0..16)
+            .map(|writer| tokio::spawn(write_until_it_is_gone(cluster.url(leader), round * 100 + writer)))
+            .collect();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cluster.stop(leader).await;
+        let after = cluster.settled_after(before.term.0).await.node.0;
+        let (http, mut counts) = (reqwest::Client::new(), BTreeMap::<Option<u16>, usize>::new());
+        for writer in writers {
+            for (key, status) in writer.await.unwrap() {
+                *counts.entry(status).or_default() += 1;
+                let url = format!("{}{}/{key}", cluster.url(after), kv::route::KV);
+                let there = http.get(url).send().await.unwrap().status().as_u16();
+                match status {
+                    Some(200) => assert_eq!(there, 200, "{key} was acknowledged"),
+                    None | Some(307) => assert_eq!(there, 404, "{key} was done, and its answer was {status:?}"),
+                    // A busy machine: the outcome may be unknown, and it was said so.
+                    Some(_) => {}
+                }
+            }
+        }
+        println!("answers: {counts:?}");
+        assert!(counts[&Some(200)] > 100, "{counts:?}");
+        cluster.spawn(leader);
+    }
 }
 
 /// A stop without a ready voter is a stop all the same, and a soon one.

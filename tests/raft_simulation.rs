@@ -314,6 +314,42 @@ async fn stall(world: World) -> Result<(), Violation> {
     world.check_end()
 }
 
+/// Of three nodes two are a majority: the third gets what the second got in fewer messages, and gets all of it.
+#[test]
+fn beyond_a_majority_entries_travel_together() {
+    for seed in 0..10 {
+        let world = World::new(seed, Honesty::Honest);
+        let result = SimRuntime::with_seed(seed).block_on(thrifty(world.clone()));
+        result.unwrap_or_else(|violation| panic!("seed {seed}: {violation}\n{}", world.describe()));
+    }
+}
+
+async fn thrifty(world: World) -> Result<(), Violation> {
+    const WRITES: usize = 200;
+    for index in 0..NODES {
+        world.start(index).await;
+    }
+    let (first, _) = world.running(0).expect("it was started");
+    first.initialise(members()).await.map_err(no_progress)?;
+    commits(&world, &mut 0).await?;
+
+    world.take_appends();
+    for number in 0..WRITES {
+        world.write(0, 1_000 + number as u64).await.map_err(no_progress)?;
+    }
+    let appends = world.take_appends();
+    println!("messages for {WRITES} writes: {appends:?}");
+    assert!(appends[&1] * 10 >= WRITES * 9, "each write needs a majority: {appends:?}");
+    assert!(appends[&2] * 10 < WRITES * 9, "nobody waits for the third node: {appends:?}");
+    for _ in 0..HEAL_TICKS {
+        SimRuntime::sleep(TICK).await;
+        if world.check_end().is_ok() {
+            return Ok(());
+        }
+    }
+    world.check_end()
+}
+
 /// Some commands are acknowledged.
 async fn commits(world: &World, number: &mut u64) -> Result<(), Violation> {
     let before = world.acknowledged().len();

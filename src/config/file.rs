@@ -405,7 +405,7 @@ impl Default for LimitNumbers {
             transfer_memory_mib: 512,
             key_bytes: KEY_LIMIT_BYTES as u32,
             value_kib: (VALUE_LIMIT_BYTES >> 10) as u32,
-            waiting_writes: 1024,
+            waiting_writes: 128,
         }
     }
 }

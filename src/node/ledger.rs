@@ -3,6 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
 use super::shared::Shared;
 use crate::config::HttpRules;
 use crate::core::ledger::Page;
@@ -19,6 +22,16 @@ const NO_QUORUM_AFTER: Duration = Duration::from_secs(1);
 /// What a caller waits who comes during an election, in milliseconds.
 const ELECTION_PAUSE_MS: u64 = 20;
 
+/// How long a caller is kept while the lead changes hands, before it is told that nobody leads. Longer than a hand-over and than most
+/// elections: who is sent away comes back late, and who is kept is answered at the moment that it can be.
+const KEPT: Duration = Duration::from_millis(200);
+
+/// How many callers are kept at a time.
+pub const KEPT_CALLERS: usize = 1024;
+
+/// How often it is tried again for a caller who is kept, besides at each change: a leader that has not heard its majority for a moment.
+const KEPT_STEP: Duration = Duration::from_millis(20);
+
 /// What a caller waits who comes when too many are waiting, in milliseconds.
 const OVERLOAD_PAUSE_MS: u64 = 50;
 
@@ -31,6 +44,8 @@ pub struct Ledger {
     pub shared: Arc<Shared>,
     /// Which addresses are served with TLS.
     pub rules: Arc<HttpRules>,
+    /// Room for callers who are kept while the lead changes hands.
+    pub kept: Arc<Semaphore>,
 }
 
 impl Ledger {
@@ -44,10 +59,54 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn write(self: Arc<Self>, write: Write) -> Result<Answer, NotHere> {
-        match self.raft.write(write).await {
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(self.not_here(error)),
+        self.led(|| self.raft.write(write.clone())).await
+    }
+
+    /// Waits until what is read afterwards is the latest, if this node leads.
+    ///
+    /// # Errors
+    /// [`NotHere`].
+    pub async fn read_barrier(&self) -> Result<(), NotHere> {
+        self.led(|| self.raft.read_barrier()).await
+    }
+
+    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place, for [`KEPT`] at most.
+    ///
+    /// # Errors
+    /// [`NotHere`].
+    pub async fn led<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, NotHere>
+    where
+        F: Future<Output = Result<T, ProposeError>>,
+    {
+        let mut error = match attempt().await {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
+        };
+        let Ok(_room) = self.kept.try_acquire() else { return Err(self.not_here(error)) };
+        let begun = time::now();
+        let mut views = self.shared.views();
+        while matches!(error, ProposeError::NotLeader { .. }) && self.is_unsettled() && time::now().since(begun) < KEPT
+        {
+            // Either a change, or time to look again. Only a node that is stopping changes its view no more.
+            let _ = timeout(KEPT_STEP, views.changed()).await;
+            error = match attempt().await {
+                Ok(done) => return Ok(done),
+                Err(error) => error,
+            };
         }
+        Err(self.not_here(error))
+    }
+
+    /// Who leads by what this node has heard, which can be sooner than by the refusal of its own Raft.
+    fn other_coordinator(&self) -> Option<MemberId> {
+        let node = self.shared.view().coordinator?.node;
+        (node != self.shared.node()).then(|| self.raft.roster().stands_for(node)).flatten()
+    }
+
+    /// Whether it is not known at this moment who leads: nobody, not for long yet, or this node by what it has heard so far.
+    fn is_unsettled(&self) -> bool {
+        let coordinator = self.shared.view().coordinator;
+        coordinator.is_none_or(|coordinator| coordinator.node == self.shared.node()) && self.quiet() < NO_QUORUM_AFTER
     }
 
     /// Reads: linearizable if this node leads, or what it has applied so far (`stale`).
@@ -55,8 +114,8 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn read(self: Arc<Self>, question: Question, stale: bool) -> Result<Found, NotHere> {
-        if !stale && let Err(error) = self.raft.read_barrier().await {
-            return Err(self.not_here(error));
+        if !stale {
+            self.read_barrier().await?;
         }
         let (commit, (revision, page)) = match &question {
             Question::Key(key) => self.raft.read(|ledger| {
@@ -83,11 +142,16 @@ impl Ledger {
         let problem = match error {
             // Raft names its last leader for as long as there is no other, also while this node misses it: nobody is sent there.
             ProposeError::NotLeader { .. } if self.shared.leaderless_since().is_some() => self.nobody_leads(),
-            ProposeError::NotLeader { leader: Some(leader) } => match self.base(leader) {
-                Some(base) => return NotHere::Leader { node: leader.node, base },
-                None => Problem::new(ProblemCode::Internal, format!("node {} leads, at no known address", leader.node)),
+            ProposeError::NotLeader { leader } => match leader.or_else(|| self.other_coordinator()) {
+                Some(leader) => match self.base(leader) {
+                    Some(base) => return NotHere::Leader { node: leader.node, base },
+                    None => {
+                        let detail = format!("node {} leads, at no known address", leader.node);
+                        Problem::new(ProblemCode::Internal, detail)
+                    }
+                },
+                None => self.nobody_leads(),
             },
-            ProposeError::NotLeader { leader: None } => self.nobody_leads(),
             // A majority is there, but writes take long: the disk, or the processors.
             ProposeError::NoQuorum if self.quiet() < NO_QUORUM_AFTER => overloaded(),
             ProposeError::NoQuorum => self.nobody_leads(),

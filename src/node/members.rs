@@ -88,7 +88,7 @@ impl Membership {
 
     async fn perform(&self, order: Order) -> Result<Changed, NotHere> {
         // Nobody but a leader with a majority knows what the membership is.
-        self.ledger.raft.read_barrier().await.map_err(|error| self.ledger.not_here(error))?;
+        self.ledger.read_barrier().await?;
         let _one_at_a_time = self.begin()?;
         let me = self.ledger.shared.node();
         let done = match order {

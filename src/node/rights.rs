@@ -112,10 +112,14 @@ impl RightsDesk {
     /// Does a write wherever it is done.
     async fn write(&self, write: Write) -> Result<Written, NotHere> {
         let id = write.id;
-        if self.ledger.shared.leaderless_since().is_some() {
-            return Err(self.ledger.not_here(ProposeError::NotLeader { leader: None }));
-        }
-        let written = self.ledger.raft.write_anywhere(write).await.map_err(|error| self.ledger.not_here(error))?;
+        let attempt = async || {
+            // Raft names its last leader for as long as there is no other, also while this node misses it: nothing is sent there.
+            if self.ledger.shared.leaderless_since().is_some() {
+                return Err(ProposeError::NotLeader { leader: None });
+            }
+            self.ledger.raft.write_anywhere(write.clone()).await
+        };
+        let written = self.ledger.led(attempt).await?;
         match written.answer.outcome {
             Ok(_) => Ok(written),
             Err(refused) => Err(not_done(refused.why, id)),
@@ -135,7 +139,7 @@ impl RightsDesk {
 
     /// As leader: what is read afterwards is the latest.
     async fn latest(&self) -> Result<(), NotHere> {
-        self.ledger.raft.read_barrier().await.map_err(|error| self.ledger.not_here(error))
+        self.ledger.read_barrier().await
     }
 
     fn user(&self, user: UserId) -> Option<User> {

@@ -69,6 +69,11 @@ impl Shared {
         *self.view.borrow()
     }
 
+    /// The view as it changes.
+    pub fn views(&self) -> watch::Receiver<View> {
+        self.view.subscribe()
+    }
+
     /// Publishes a new view.
     pub fn publish(&self, view: View) {
         self.view.send_if_modified(|old| {

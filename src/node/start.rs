@@ -11,6 +11,7 @@ use futures::future::BoxFuture;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 
 use super::actor::{FailureEnded, Node, Parts};
 use super::data_dir::DataDir;
@@ -18,7 +19,7 @@ use super::desk::Desk;
 use super::exposure;
 use super::inbound::Entrance;
 use super::keys::Keys;
-use super::ledger::Ledger;
+use super::ledger::{KEPT_CALLERS, Ledger};
 use super::listener::{self, ListenerSettings};
 use super::members::Membership;
 use super::open_files;
@@ -204,7 +205,8 @@ async fn serve(
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
     let rules = Arc::new(config.http.clone());
-    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), rules };
+    let kept = Arc::new(Semaphore::new(KEPT_CALLERS));
+    let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), rules, kept };
     let changing = Arc::default();
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };
     let stopping = Stopping { node: node.clone(), desk: desk.clone(), shared: shared.clone(), raft: raft.clone() };

@@ -125,7 +125,7 @@ impl RaftSettings {
             ledger_bytes: 512 << 20,
             answers_bytes: 256 << 20,
             segment_bytes: SEGMENT_BYTES,
-            waiting_writes: 1024,
+            waiting_writes: 128,
         }
     }
 }

@@ -257,13 +257,11 @@ where
     S: Stream<Item = AppendEntriesRequest<Types<R>>> + OptionalSend + Unpin + 'static,
 {
     let next = move |requests: Option<S>| {
-        let pause = pace.pause(to);
+        let pace = pace.clone();
         async move {
             let mut requests = requests?;
             // An append is put together when it is asked for, of all that is there then.
-            if !pause.is_zero() {
-                Types::<R>::sleep(pause).await;
-            }
+            pace.pause(to).await;
             let mut request = requests.next().await?;
             if request.entries.is_empty() {
                 let until = Types::<R>::now() + COMMIT_PAUSE;

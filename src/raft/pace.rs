@@ -1,12 +1,14 @@
 //! When each follower is sent what: `core::thrift`, on the clock of whatever runtime Raft runs on.
 
 use std::collections::BTreeSet;
+use std::pin::pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use openraft::type_config::TypeConfigExt;
 use openraft::type_config::alias::InstantOf;
 use openraft::{AsyncRuntime, Instant};
+use tokio::sync::Notify;
 
 use crate::core::thrift::Thrift;
 use crate::id::MemberId;
@@ -19,11 +21,12 @@ const BEGINNING: Moment = Moment::from_millis(60_000);
 pub(crate) struct Pace<R: AsyncRuntime> {
     begun: InstantOf<Types<R>>,
     thrift: Mutex<Thrift>,
+    hurried: Notify,
 }
 
 impl<R: AsyncRuntime> Pace<R> {
     pub fn new() -> Self {
-        Pace { begun: Types::<R>::now(), thrift: Mutex::default() }
+        Pace { begun: Types::<R>::now(), thrift: Mutex::default(), hurried: Notify::new() }
     }
 
     /// Who votes besides this node; none while two memberships count.
@@ -34,11 +37,16 @@ impl<R: AsyncRuntime> Pace<R> {
     /// Somebody is to take over within this time.
     pub fn hurry(&self, time: Duration) {
         self.thrift().hurry(self.now() + time);
+        self.hurried.notify_waiters();
     }
 
-    /// How long entries for this follower wait for others to travel with.
-    pub fn pause(&self, to: MemberId) -> Duration {
-        self.thrift().pause(to, self.now())
+    /// Lets entries for this follower wait for others to travel with.
+    pub async fn pause(&self, to: MemberId) {
+        let hurried = pin!(self.hurried.notified());
+        let pause = self.thrift().pause(to, self.now());
+        if !pause.is_zero() {
+            futures::future::select(hurried, pin!(Types::<R>::sleep(pause))).await;
+        }
     }
 
     pub fn sent(&self, to: MemberId) {

@@ -73,6 +73,8 @@ struct Shared {
     lost: BTreeSet<MemberId>,
     /// Changes of the membership that were done.
     changes: usize,
+    /// Messages with entries, by who is sent them.
+    appends: BTreeMap<usize, usize>,
     disks: Vec<SharedDisk>,
 }
 
@@ -95,13 +97,16 @@ impl RaftTransport for SimTransport {
     fn call(
         &self,
         to: MemberId,
-        _: Lane,
+        lane: Lane,
         request: Vec<u8>,
         limit: Duration,
     ) -> BoxFuture<'static, Result<Vec<u8>, TransportError>> {
         let (world, from, life) = (self.world.clone(), self.from, self.life);
         let (sender, receiver) = (world.member(from), to);
         let to = to.node.0 as usize - 1;
+        if lane == Lane::Append {
+            *world.shared().appends.entry(to).or_default() += 1;
+        }
         let exchange = async move {
             world.travel(from, to).await;
             // Another life at the same address, or a node that has seen the sender removed: the listener lets nobody in.
@@ -139,6 +144,7 @@ impl World {
             made: SLOTS as u64,
             lost: BTreeSet::new(),
             changes: 0,
+            appends: BTreeMap::new(),
             disks,
         };
         World {
@@ -341,6 +347,14 @@ impl World {
         });
     }
 
+    /// The same, and waits for the acknowledgement.
+    pub async fn write(&self, index: usize, number: u64) -> Result<(), String> {
+        let (group, _) = self.running(index).ok_or("it does not run")?;
+        let applied = group.propose(record(number)).await.map_err(|error| error.to_string())?;
+        self.acknowledged.lock().unwrap().insert(number, applied.position);
+        Ok(())
+    }
+
     /// Every node by its own word, for the message of a violation.
     pub fn describe(&self) -> String {
         let nodes = (0..SLOTS).map(|index| match self.running(index) {
@@ -514,6 +528,11 @@ impl World {
     /// Changes of the membership that were done.
     pub fn changes(&self) -> usize {
         self.shared().changes
+    }
+
+    /// Messages with entries since this was asked last, by who was sent them.
+    pub fn take_appends(&self) -> BTreeMap<usize, usize> {
+        std::mem::take(&mut self.shared().appends)
     }
 
     /// Whoever leads finishes what a leader before it left half done.
