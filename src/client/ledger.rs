@@ -25,7 +25,7 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 /// The longest that the client adds to the pause that a node asked for, so that clients do not come back all at once.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Between two redirections: a node that has not heard yet that its leader is gone sends everybody there.
+/// From the second redirection on: a node that has not heard yet that its leader is gone sends everybody there.
 const FOLLOW_PAUSE: Duration = Duration::from_millis(1);
 
 /// Whether an answer must be the latest.
@@ -178,7 +178,7 @@ impl Cluster {
     ) -> Result<T, ClientError> {
         let shared = &self.shared;
         let start = now();
-        let mut next = 0;
+        let (mut next, mut followed) = (0, 0);
         let mut said: Vec<Option<AttemptError>> = vec![None; shared.views.len()];
         loop {
             let hint = self.leader_hint();
@@ -233,13 +233,18 @@ impl Cluster {
             }
             let wait = match step {
                 Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),
-                Step::Follow(_) => FOLLOW_PAUSE,
+                Step::Follow(_) => {
+                    followed += 1;
+                    if followed == 1 { Duration::ZERO } else { FOLLOW_PAUSE }
+                }
                 Step::Elsewhere | Step::Stop => Duration::ZERO,
             };
             if now().since(start) + wait >= shared.settings.request_deadline {
                 return Err(failed(error));
             }
-            tokio::time::sleep(wait).await;
+            if !wait.is_zero() {
+                tokio::time::sleep(wait).await;
+            }
         }
     }
 

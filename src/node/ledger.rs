@@ -29,7 +29,9 @@ const KEPT: Duration = Duration::from_millis(200);
 /// How many callers are kept at a time.
 pub const KEPT_CALLERS: usize = 1024;
 
-/// How often it is tried again for a caller who is kept, besides at each change: a leader that has not heard its majority for a moment.
+/// After what time it is tried again for a caller who is kept, besides at each change, and the longest such time, up to which it doubles: a
+/// new leader takes writes when a majority has answered its first message, and one that was not heard for a moment when it is heard.
+const KEPT_FIRST_STEP: Duration = Duration::from_millis(1);
 const KEPT_STEP: Duration = Duration::from_millis(20);
 
 /// What a caller waits who comes when too many are waiting, in milliseconds.
@@ -83,12 +85,13 @@ impl Ledger {
             Err(error) => error,
         };
         let Ok(_room) = self.kept.try_acquire() else { return Err(self.not_here(error)) };
-        let begun = time::now();
+        let (begun, mut step) = (time::now(), KEPT_FIRST_STEP);
         let mut views = self.shared.views();
         while matches!(error, ProposeError::NotLeader { .. }) && self.is_unsettled() && time::now().since(begun) < KEPT
         {
             // Either a change, or time to look again. Only a node that is stopping changes its view no more.
-            let _ = timeout(KEPT_STEP, views.changed()).await;
+            let _ = timeout(step, views.changed()).await;
+            step = KEPT_STEP.min(2 * step);
             error = match attempt().await {
                 Ok(done) => return Ok(done),
                 Err(error) => error,

@@ -39,6 +39,9 @@ pub const ELECTION_WAIT: Duration = Duration::from_millis(100);
 /// waits for them before it campaigns (at most the shortest election timeout).
 const ON_ITS_WAY: u64 = 1024;
 
+/// For so long a new leader sends entries to everybody at once.
+const NEW_LEADER: Duration = Duration::from_secs(1);
+
 /// How long the target of a hand-over gets every entry at once: longer than any hand-over takes.
 const HAND_OVER: Duration = Duration::from_secs(1);
 
@@ -467,13 +470,19 @@ impl<R: AsyncRuntime> Group<R> {
     }
 }
 
-/// Tells the pace who votes, until Raft has ended.
+/// Tells the pace who votes, and when this node begins to lead, until Raft has ended.
 async fn follow_voters<R: AsyncRuntime>(raft: Raft<Types<R>, Machine>, me: MemberId, pace: Arc<Pace<R>>) {
     let mut metrics = raft.server_metrics();
-    let mut known = None;
+    let (mut known, mut led) = (None, false);
     loop {
         let followers = {
             let metrics = metrics.borrow_watched();
+            let leads = metrics.state == ServerState::Leader;
+            if leads && !led {
+                // Nobody has shown yet how prompt it is, and whoever led before may be about to leave.
+                pace.hurry(NEW_LEADER);
+            }
+            led = leads;
             let membership = metrics.membership_config.membership();
             let is_joint = membership.get_joint_config().len() > 1;
             (!is_joint).then(|| membership.voter_ids().filter(|voter| *voter != me).collect::<BTreeSet<_>>())
