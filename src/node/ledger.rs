@@ -89,7 +89,7 @@ impl Ledger {
         let mut views = self.shared.views();
         while matches!(error, ProposeError::NotLeader { .. }) && self.is_unsettled() && time::now().since(begun) < KEPT
         {
-            // Either a change, or time to look again. Only a node that is stopping changes its view no more.
+            // Either a change, or time to look again; the sender lives as long as `shared`.
             let _ = timeout(step, views.changed()).await;
             step = KEPT_STEP.min(2 * step);
             error = match attempt().await {
