@@ -333,6 +333,8 @@ async fn thrifty(world: World) -> Result<(), Violation> {
     first.initialise(members()).await.map_err(no_progress)?;
     commits(&world, &mut 0).await?;
 
+    // A new leader sends everything to everybody for a second.
+    SimRuntime::sleep(Duration::from_secs(2)).await;
     world.take_appends();
     for number in 0..WRITES {
         world.write(0, 1_000 + number as u64).await.map_err(no_progress)?;

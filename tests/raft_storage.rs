@@ -192,6 +192,7 @@ fn disk_use_stays_bounded_by_the_size_of_the_log() {
         settings.snapshot_after_bytes = 4 * MIB;
         settings.keep_bytes = MIB;
         settings.segment_bytes = 256 << 10;
+        settings.waiting_writes = 1024;
         let raft = alone::lead(settings).await;
         // Eight keys: the state has 8 MiB, so that is the limit of the log; two snapshots, and what is written while one is made.
         let large = put(&raft, &data.raft(), 150, MIB as usize, 1).await;

@@ -273,6 +273,8 @@ impl Cluster {
         let mut settings = RaftSettings::new(member, data.raft());
         settings.snapshot_after = self.snapshot_after;
         settings.keep_after_snapshot = self.keep_after_snapshot;
+        // Here hundreds of writers come at the same moment, with no server in between that takes them in one after the other.
+        settings.waiting_writes = 1024;
         let gate = Gate::default();
         let faults = Faults::new(self.addresses.keys().copied().filter(|id| *id != node), 1);
         let heard = Arc::new(Mutex::new(Heard::default()));
