@@ -338,13 +338,16 @@ async fn thrifty(world: World) -> Result<(), Violation> {
     world.take_appends();
     for number in 0..WRITES {
         world.write(0, 1_000 + number as u64).await.map_err(no_progress)?;
+        world.check()?;
     }
     let appends = world.take_appends();
     println!("messages for {WRITES} writes: {appends:?}");
-    assert!(appends[&1] * 10 >= WRITES * 9, "each write needs a majority: {appends:?}");
-    assert!(appends[&2] * 10 < WRITES * 9, "nobody waits for the third node: {appends:?}");
+    // Which of the two is prompt changes when one is slow for once.
+    let sent: usize = appends.values().sum();
+    assert!(sent * 100 < 2 * WRITES * 95, "nobody waits for the third node: {appends:?}");
     for _ in 0..HEAL_TICKS {
         SimRuntime::sleep(TICK).await;
+        world.check()?;
         if world.check_end().is_ok() {
             return Ok(());
         }
