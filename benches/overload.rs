@@ -1,4 +1,4 @@
-//! Overload: ten times what a node admits is in flight, and it must go on: `cargo bench --bench overload -- --help`.
+//! Overload: ten times what may wait at a node is in flight, and it must go on: `cargo bench --bench overload -- --help`.
 //!
 //! First the capacity: clients that ask without pause, fewer than are admitted. Then an open model, in which no answer delays the next
 //! request: ten times the limit at once, and from then on new requests at a multiple of the capacity, each sent once. A latency
@@ -28,7 +28,7 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
 const HELP: &str = "\
-Overload: ten times the admission limit in flight, open model.
+Overload: ten times the limit of what may wait in flight, open model.
 
 cargo bench --bench overload [-- OPTIONS]
   --what LIST     of writes, jobs (both)
@@ -75,7 +75,7 @@ fn main() {
 /// What is asked for.
 struct Kind {
     name: &'static str,
-    /// What the node admits.
+    /// How many may wait; of writes, up to 1,024 more may be under way.
     limit: usize,
     /// Clients that measure the capacity.
     clients: usize,

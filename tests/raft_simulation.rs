@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use image_cloud::protocol::election::Campaign;
 use image_cloud::protocol::membership::Change;
+use image_cloud::raft::group::Group;
 use image_cloud::raft::{CampaignError, HandOverError};
 use openraft::AsyncRuntime;
 use openraft_rt_sim::SimRuntime;
@@ -77,11 +78,7 @@ fn simulate(seed: u64, honesty: Honesty, fault: Fault) -> Result<Run, Violation>
 }
 
 async fn run(world: World, fault: Fault) -> Result<(u64, Callers), Violation> {
-    for index in 0..NODES {
-        world.start(index).await;
-    }
-    let (first, _) = world.running(0).expect("it was started");
-    first.initialise(members()).await.map_err(no_progress)?;
+    begin(&world).await?;
     let callers = Callers::start(&world, fault);
 
     let mut number = 0;
@@ -270,11 +267,7 @@ fn a_leader_whose_disk_stalls_can_hand_over() {
 }
 
 async fn stall(world: World) -> Result<(), Violation> {
-    for index in 0..NODES {
-        world.start(index).await;
-    }
-    let (first, _) = world.running(0).expect("it was started");
-    first.initialise(members()).await.map_err(no_progress)?;
+    let first = begin(&world).await?;
     let mut number = 0;
     commits(&world, &mut number).await?;
 
@@ -304,17 +297,10 @@ async fn stall(world: World) -> Result<(), Violation> {
     commits(&world, &mut number).await?;
 
     world.set_stalled(0, false);
-    for _ in 0..HEAL_TICKS {
-        SimRuntime::sleep(TICK).await;
-        world.check()?;
-        if world.check_end().is_ok() {
-            return Ok(());
-        }
-    }
-    world.check_end()
+    ends_well(&world).await
 }
 
-/// Of three nodes two are a majority: the third gets what the second got in fewer messages, and gets all of it.
+/// Of three nodes two are a majority: the other two are sent fewer messages than one each for a write, and get everything.
 #[test]
 fn beyond_a_majority_entries_travel_together() {
     for seed in 0..10 {
@@ -326,11 +312,7 @@ fn beyond_a_majority_entries_travel_together() {
 
 async fn thrifty(world: World) -> Result<(), Violation> {
     const WRITES: usize = 200;
-    for index in 0..NODES {
-        world.start(index).await;
-    }
-    let (first, _) = world.running(0).expect("it was started");
-    first.initialise(members()).await.map_err(no_progress)?;
+    begin(&world).await?;
     commits(&world, &mut 0).await?;
 
     // A new leader sends everything to everybody for a second.
@@ -345,6 +327,21 @@ async fn thrifty(world: World) -> Result<(), Violation> {
     // Which of the two is prompt changes when one is slow for once.
     let sent: usize = appends.values().sum();
     assert!(sent * 100 < 2 * WRITES * 95, "nobody waits for the third node: {appends:?}");
+    ends_well(&world).await
+}
+
+/// Starts the first nodes and begins the cluster at the one that is given.
+async fn begin(world: &World) -> Result<Group<SimRuntime>, Violation> {
+    for index in 0..NODES {
+        world.start(index).await;
+    }
+    let (first, _) = world.running(0).expect("it was started");
+    first.initialise(members()).await.map_err(no_progress)?;
+    Ok(first)
+}
+
+/// Soon everybody has everything.
+async fn ends_well(world: &World) -> Result<(), Violation> {
     for _ in 0..HEAL_TICKS {
         SimRuntime::sleep(TICK).await;
         world.check()?;

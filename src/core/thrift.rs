@@ -45,7 +45,7 @@ impl Thrift {
         self.seen.retain(|member, _| self.followers.contains(member));
     }
 
-    /// Everybody gets entries at once for a while: somebody is to take over.
+    /// Everybody gets entries at once for a while: the lead changes hands.
     pub fn hurry(&mut self, until: Moment) {
         self.hurry = self.hurry.max(until);
     }

@@ -19,7 +19,7 @@ use crate::time;
 /// Without a leader for so long a caller is told that there is no quorum; before that an election may be under way.
 const NO_QUORUM_AFTER: Duration = Duration::from_secs(1);
 
-/// What a caller waits who comes during an election, in milliseconds.
+/// What a caller waits who was kept in vain, in milliseconds.
 const ELECTION_PAUSE_MS: u64 = 20;
 
 /// How long a caller is kept while the lead changes hands, before it is told that nobody leads. Longer than a hand-over and than most
@@ -29,9 +29,11 @@ const KEPT: Duration = Duration::from_millis(200);
 /// How many callers are kept at a time.
 pub const KEPT_CALLERS: usize = 1024;
 
-/// After what time it is tried again for a caller who is kept, besides at each change, and the longest such time, up to which it doubles: a
-/// new leader takes writes when a majority has answered its first message, and one that was not heard for a moment when it is heard.
+/// After what time it is first tried again for a caller who is kept, besides at each change: a new leader takes writes when a majority has
+/// answered its first message, and an old one when it is heard again.
 const KEPT_FIRST_STEP: Duration = Duration::from_millis(1);
+
+/// Each such time is twice the one before, up to this.
 const KEPT_STEP: Duration = Duration::from_millis(20);
 
 /// What a caller waits who comes when too many are waiting, in milliseconds.
@@ -61,7 +63,7 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn write(self: Arc<Self>, write: Write) -> Result<Answer, NotHere> {
-        self.led(|| self.raft.write(write.clone())).await
+        self.as_leader(|| self.raft.write(write.clone())).await
     }
 
     /// Waits until what is read afterwards is the latest, if this node leads.
@@ -69,14 +71,15 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn read_barrier(&self) -> Result<(), NotHere> {
-        self.led(|| self.raft.read_barrier()).await
+        self.as_leader(|| self.raft.read_barrier()).await
     }
 
-    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place, for [`KEPT`] at most.
+    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place: within [`KEPT`] it is tried
+    /// again.
     ///
     /// # Errors
     /// [`NotHere`].
-    pub async fn led<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, NotHere>
+    pub async fn as_leader<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, NotHere>
     where
         F: Future<Output = Result<T, ProposeError>>,
     {
@@ -140,19 +143,24 @@ impl Ledger {
         Some(self.rules.url(address))
     }
 
+    /// The way to a leader.
+    fn at(&self, leader: MemberId) -> NotHere {
+        match self.base(leader) {
+            Some(base) => NotHere::Leader { node: leader.node, base },
+            None => {
+                let detail = format!("node {} leads, at no known address", leader.node);
+                NotHere::Refused(Problem::new(ProblemCode::Internal, detail))
+            }
+        }
+    }
+
     /// Why this node does not do it, or who does.
     pub fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
             // Raft names its last leader for as long as there is no other, also while this node misses it: nobody is sent there.
             ProposeError::NotLeader { .. } if self.shared.leaderless_since().is_some() => self.nobody_leads(),
             ProposeError::NotLeader { leader } => match leader.or_else(|| self.other_coordinator()) {
-                Some(leader) => match self.base(leader) {
-                    Some(base) => return NotHere::Leader { node: leader.node, base },
-                    None => {
-                        let detail = format!("node {} leads, at no known address", leader.node);
-                        Problem::new(ProblemCode::Internal, detail)
-                    }
-                },
+                Some(leader) => return self.at(leader),
                 None => self.nobody_leads(),
             },
             // A majority is there, but writes take long: the disk, or the processors.

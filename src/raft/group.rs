@@ -39,11 +39,9 @@ pub const ELECTION_WAIT: Duration = Duration::from_millis(100);
 /// waits for them before it campaigns (at most the shortest election timeout).
 const ON_ITS_WAY: u64 = 1024;
 
-/// For so long a new leader sends entries to everybody at once.
-const NEW_LEADER: Duration = Duration::from_secs(1);
-
-/// How long the target of a hand-over gets every entry at once: longer than any hand-over takes.
-const HAND_OVER: Duration = Duration::from_secs(1);
+/// How long everybody gets every entry at once when the lead changes hands: at the old leader longer than any hand-over takes, at the new
+/// one until it has seen who is prompt.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// How long a proposal may take before its outcome counts as unknown.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
@@ -226,7 +224,7 @@ impl<R: AsyncRuntime> Group<R> {
         if to == self.me || !voters.contains(&to) {
             return Err(HandOverError::NotAVoter { to });
         }
-        self.pace.hurry(HAND_OVER);
+        self.pace.hurry(HURRY);
         // The library would wait for ever for a target that is down, and refuse every write meanwhile.
         let not_ready = |why: String| HandOverError::NotReady { to, why };
         let (their_term, their_log) = self.position_of(to).await.map_err(not_ready)?;
@@ -479,8 +477,8 @@ async fn follow_voters<R: AsyncRuntime>(raft: Raft<Types<R>, Machine>, me: Membe
             let metrics = metrics.borrow_watched();
             let leads = metrics.state == ServerState::Leader;
             if leads && !led {
-                // Nobody has shown yet how prompt it is, and whoever led before may be about to leave.
-                pace.hurry(NEW_LEADER);
+                // Whoever led before may be about to leave.
+                pace.hurry(HURRY);
             }
             led = leads;
             let membership = metrics.membership_config.membership();

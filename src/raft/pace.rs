@@ -34,7 +34,7 @@ impl<R: AsyncRuntime> Pace<R> {
         self.thrift().followers(followers);
     }
 
-    /// Somebody is to take over within this time.
+    /// Everybody gets entries at once for so long, those that wait at this moment too: the lead changes hands.
     pub fn hurry(&self, time: Duration) {
         self.thrift().hurry(self.now() + time);
         self.hurried.notify_waiters();

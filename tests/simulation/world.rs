@@ -73,7 +73,7 @@ struct Shared {
     lost: BTreeSet<MemberId>,
     /// Changes of the membership that were done.
     changes: usize,
-    /// Messages with entries, by who is sent them.
+    /// Messages that carry entries or tell a commit, by who is sent them.
     appends: BTreeMap<usize, usize>,
     disks: Vec<SharedDisk>,
 }
@@ -530,7 +530,7 @@ impl World {
         self.shared().changes
     }
 
-    /// Messages with entries since this was asked last, by who was sent them.
+    /// Messages that carried entries or told a commit since this was asked last, by who was sent them.
     pub fn take_appends(&self) -> BTreeMap<usize, usize> {
         std::mem::take(&mut self.shared().appends)
     }
