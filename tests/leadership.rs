@@ -71,27 +71,26 @@ async fn a_coordinator_that_is_told_to_stop_hands_over_first() {
 /// What came of a write at one node, by the status of the answer; none if there was no answer.
 type Fate = (String, Option<u16>);
 
-/// Writes to one node without pause until it does not answer, each under a key of its own. No redirection is followed and nothing is
-/// repeated.
-async fn write_until_it_is_gone(url: String, writer: u64) -> Vec<Fate> {
+/// Writes to one node without pause until it does not answer, each under a key of its own, and counts what is acknowledged. No
+/// redirection is followed and nothing is repeated.
+async fn write_until_it_is_gone(url: String, writer: u64, acknowledged: Arc<AtomicU64>) -> Vec<Fate> {
     let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
     let mut fates = Vec::new();
     for number in 0_u64.. {
         let key = format!("{writer}-{number}");
         let begun = time::now();
-        let status = match http.put(format!("{url}{}/{key}", kv::route::KV)).body("x").send().await {
-            Ok(answer) => Some(answer.status().as_u16()),
-            Err(_) => None,
-        };
-        let took = time::now().since(begun);
-        assert!(
-            matches!(status, None | Some(200 | 307)) || took >= Duration::from_millis(200),
-            "{key} was sent away with {status:?} after {took:?}"
-        );
-        fates.push((key, status));
-        if status.is_none() {
+        let Ok(answer) = http.put(format!("{url}{}/{key}", kv::route::KV)).body("x").send().await else {
+            fates.push((key, None));
             break;
+        };
+        let (status, took) = (answer.status().as_u16(), time::now().since(begun));
+        if status == 200 {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+        } else if let Ok(problem) = answer.json::<Problem>().await {
+            let is_early = problem.code == ProblemCode::NoLeader && took < Duration::from_millis(200);
+            assert!(!is_early, "{key} was sent away after {took:?}: {problem:?}");
         }
+        fates.push((key, Some(status)));
     }
     fates
 }
@@ -104,12 +103,17 @@ async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
     for round in 0..4 {
         let before = cluster.settled().await;
         let leader = before.node.0;
+        let acknowledged = Arc::<AtomicU64>::default();
         let writers: Vec<_> = (0..16)
-            .map(|writer| tokio::spawn(write_until_it_is_gone(cluster.url(leader), round * 100 + writer)))
+            .map(|writer| write_until_it_is_gone(cluster.url(leader), round * 100 + writer, acknowledged.clone()))
+            .map(tokio::spawn)
             .collect();
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let at_work = async || (acknowledged.load(Ordering::Relaxed) > 200).then_some(());
+        wait_for("the writers are at work", at_work).await;
         cluster.stop(leader).await;
         let after = cluster.settled_after(before.term.0).await.node.0;
+        // On a busy machine it ends with writes in its hands, and says so: their outcome is unknown.
+        let owes_answers = cluster.log(leader).contains("writes are not answered after");
         let (http, mut counts) = (reqwest::Client::new(), BTreeMap::<Option<u16>, usize>::new());
         for writer in writers {
             for (key, status) in writer.await.unwrap() {
@@ -118,14 +122,13 @@ async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
                 let there = http.get(url).send().await.unwrap().status().as_u16();
                 match status {
                     Some(200) => assert_eq!(there, 200, "{key} was acknowledged"),
-                    None | Some(307) => assert_eq!(there, 404, "{key} was done, and its answer was {status:?}"),
-                    // A busy machine: the outcome may be unknown, and it was said so.
-                    Some(_) => {}
+                    Some(307) => assert_eq!(there, 404, "{key} was done, and sent on"),
+                    None if !owes_answers => assert_eq!(there, 404, "{key} was done, and nobody heard of it"),
+                    _ => {}
                 }
             }
         }
-        println!("answers: {counts:?}");
-        assert!(counts[&Some(200)] > 100, "{counts:?}");
+        println!("answers: {counts:?}, owes some: {owes_answers}");
         cluster.spawn(leader);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! What goes on by itself is `step(now, input) -> effects`: election, liveness, recovery, failure, placement, compaction. What is only
 //! asked has calls: the ledger's `apply(write) -> answer`, admission (`jobs`), the fate of a message (`faults`), and what may be
-//! done with the members (`membership`), and when what goes on its way (`gathering`, `thrift`).
+//! done with the members (`membership`), when what goes on its way (`gathering`, `thrift`), and who leads (`way`).
 
 pub mod compaction;
 pub mod election;
@@ -16,3 +16,4 @@ pub mod membership;
 pub mod placement;
 pub mod recovery;
 pub mod thrift;
+pub mod way;

@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use super::shared::Shared;
 use crate::config::HttpRules;
 use crate::core::ledger::Page;
+use crate::core::way::{Known, way};
 use crate::http::{Found, NotHere, Question};
 use crate::id::MemberId;
 use crate::protocol::ledger::{Answer, Write};
@@ -22,12 +23,15 @@ const NO_QUORUM_AFTER: Duration = Duration::from_secs(1);
 /// What a caller waits who was kept in vain, in milliseconds.
 const ELECTION_PAUSE_MS: u64 = 20;
 
-/// How long a caller is kept while the lead changes hands, before it is told that nobody leads. Longer than a hand-over and than most
-/// elections: who is sent away comes back late, and who is kept is answered at the moment that it can be.
+/// How long a caller is kept while the lead changes hands, before it is told that nobody leads: no attempt begins later. Longer than a
+/// hand-over and than most elections: who is sent away comes back late, and who is kept is answered at the moment that it can be.
 const KEPT: Duration = Duration::from_millis(200);
 
-/// How many callers are kept at a time.
-pub const KEPT_CALLERS: usize = 1024;
+/// What may be kept at a time, in permits: 1,024 callers, 16 MiB of writes.
+pub const KEPT_PERMITS: usize = 1024;
+
+/// What one permit lets a caller keep.
+const KEPT_PERMIT_BYTES: usize = 16 << 10;
 
 /// After what time it is first tried again for a caller who is kept, besides at each change: a new leader takes writes when a majority has
 /// answered its first message, and an old one when it is heard again.
@@ -63,7 +67,7 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn write(self: Arc<Self>, write: Write) -> Result<Answer, NotHere> {
-        self.as_leader(|| self.raft.write(write.clone())).await
+        self.as_leader(write.size_bytes(), || self.raft.write(write.clone())).await
     }
 
     /// Waits until what is read afterwards is the latest, if this node leads.
@@ -71,15 +75,15 @@ impl Ledger {
     /// # Errors
     /// [`NotHere`].
     pub async fn read_barrier(&self) -> Result<(), NotHere> {
-        self.as_leader(|| self.raft.read_barrier()).await
+        self.as_leader(0, || self.raft.read_barrier()).await
     }
 
-    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place: within [`KEPT`] it is tried
-    /// again.
+    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place, with so many `bytes` of
+    /// its own: within [`KEPT`] it is tried again.
     ///
     /// # Errors
     /// [`NotHere`].
-    pub async fn as_leader<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, NotHere>
+    pub async fn as_leader<T, F>(&self, bytes: usize, attempt: impl Fn() -> F) -> Result<T, NotHere>
     where
         F: Future<Output = Result<T, ProposeError>>,
     {
@@ -87,11 +91,15 @@ impl Ledger {
             Ok(done) => return Ok(done),
             Err(error) => error,
         };
-        let Ok(_room) = self.kept.try_acquire() else { return Err(self.not_here(error)) };
+        if !self.is_unsettled(&error) {
+            return Err(self.not_here(error));
+        }
+        let permits = 1 + bytes / KEPT_PERMIT_BYTES;
+        let Ok(_room) = self.kept.try_acquire_many(permits as u32) else { return Err(self.not_here(error)) };
         let (begun, mut step) = (time::now(), KEPT_FIRST_STEP);
         let mut views = self.shared.views();
-        while matches!(error, ProposeError::NotLeader { .. }) && self.is_unsettled() && time::now().since(begun) < KEPT
-        {
+        // All who were kept come to a new leader at one moment, and are more than may wait there: they try again as well.
+        while (self.is_unsettled(&error) || error == ProposeError::Overloaded) && time::now().since(begun) < KEPT {
             // Either a change, or time to look again; the sender lives as long as `shared`.
             let _ = timeout(step, views.changed()).await;
             step = KEPT_STEP.min(2 * step);
@@ -103,16 +111,22 @@ impl Ledger {
         Err(self.not_here(error))
     }
 
-    /// Who leads by what this node has heard, which can be sooner than by the refusal of its own Raft.
-    fn other_coordinator(&self) -> Option<MemberId> {
-        let node = self.shared.view().coordinator?.node;
-        (node != self.shared.node()).then(|| self.raft.roster().stands_for(node)).flatten()
+    /// Who leads, as a node sees it that was refused with these words.
+    fn leader(&self, named: Option<MemberId>) -> Option<MemberId> {
+        let (term, leader) = {
+            let views = self.raft.views();
+            let view = views.borrow();
+            (view.term, view.leader)
+        };
+        let (me, coordinator) = (self.shared.node(), self.shared.view().coordinator);
+        let node = way(Known { me, coordinator, term, leader, named: named.map(|named| named.node) })?;
+        named.filter(|named| named.node == node).or_else(|| self.raft.roster().stands_for(node))
     }
 
-    /// Whether it is not known at this moment who leads: nobody, not for long yet, or this node by what it has heard so far.
-    fn is_unsettled(&self) -> bool {
-        let coordinator = self.shared.view().coordinator;
-        coordinator.is_none_or(|coordinator| coordinator.node == self.shared.node()) && self.quiet() < NO_QUORUM_AFTER
+    /// Whether this node was refused because the lead changes hands, and not for long yet.
+    fn is_unsettled(&self, error: &ProposeError) -> bool {
+        let ProposeError::NotLeader { leader } = error else { return false };
+        self.quiet() < NO_QUORUM_AFTER && self.leader(*leader).is_none()
     }
 
     /// Reads: linearizable if this node leads, or what it has applied so far (`stale`).
@@ -157,9 +171,7 @@ impl Ledger {
     /// Why this node does not do it, or who does.
     pub fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            // Raft names its last leader for as long as there is no other, also while this node misses it: nobody is sent there.
-            ProposeError::NotLeader { .. } if self.shared.leaderless_since().is_some() => self.nobody_leads(),
-            ProposeError::NotLeader { leader } => match leader.or_else(|| self.other_coordinator()) {
+            ProposeError::NotLeader { leader } => match self.leader(leader) {
                 Some(leader) => return self.at(leader),
                 None => self.nobody_leads(),
             },

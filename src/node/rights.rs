@@ -119,7 +119,7 @@ impl RightsDesk {
             }
             self.ledger.raft.write_anywhere(write.clone()).await
         };
-        let written = self.ledger.as_leader(attempt).await?;
+        let written = self.ledger.as_leader(write.size_bytes(), attempt).await?;
         match written.answer.outcome {
             Ok(_) => Ok(written),
             Err(refused) => Err(not_done(refused.why, id)),

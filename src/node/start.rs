@@ -19,7 +19,7 @@ use super::desk::Desk;
 use super::exposure;
 use super::inbound::Entrance;
 use super::keys::Keys;
-use super::ledger::{KEPT_CALLERS, Ledger};
+use super::ledger::{KEPT_PERMITS, Ledger};
 use super::listener::{self, ListenerSettings};
 use super::members::Membership;
 use super::open_files;
@@ -205,7 +205,7 @@ async fn serve(
     let random = Mutex::new(SmallRng::seed_from_u64(seed.wrapping_add(2) ^ member.incarnation.0));
     let parented = node.clone();
     let rules = Arc::new(config.http.clone());
-    let kept = Arc::new(Semaphore::new(KEPT_CALLERS));
+    let kept = Arc::new(Semaphore::new(KEPT_PERMITS));
     let ledger = Ledger { raft: raft.clone(), shared: shared.clone(), rules, kept };
     let changing = Arc::default();
     let membership = Membership { node: node.clone(), ledger: ledger.clone(), links: links.clone(), changing };

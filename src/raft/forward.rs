@@ -72,11 +72,11 @@ impl From<NotWritten> for ProposeError {
 
 /// Does a write wherever it is done.
 pub(super) async fn write(node: &RaftNode, write: Write) -> Result<Written, ProposeError> {
-    let leader = match here(node, &write).await {
-        Err(ProposeError::NotLeader { leader: Some(leader) }) => leader,
-        done => return done,
-    };
     let group = &node.group;
+    let leader = match group.leads() {
+        Err(ProposeError::NotLeader { leader: Some(leader) }) => leader,
+        _ => return here(node, write).await,
+    };
     let request = Request::<Tokio>::Write(Box::new(write));
     match network::call(group.transport(), group.me(), leader, Lane::Write, request, LEADER_WAIT).await {
         Ok(Response::Written(written)) => Ok(written?),
@@ -89,12 +89,13 @@ pub(super) async fn write(node: &RaftNode, write: Write) -> Result<Written, Prop
 /// As leader: does what another member hands on.
 pub(super) fn take(node: &RaftNode, write: Write) -> BoxFuture<'static, Result<Written, NotWritten>> {
     let node = node.clone();
-    async move { here(&node, &write).await.map_err(NotWritten::from) }.boxed()
+    async move { here(&node, write).await.map_err(NotWritten::from) }.boxed()
 }
 
-async fn here(node: &RaftNode, write: &Write) -> Result<Written, ProposeError> {
-    let answer = node.write(write.clone()).await?;
-    let keys = match write.caller {
+async fn here(node: &RaftNode, write: Write) -> Result<Written, ProposeError> {
+    let caller = write.caller;
+    let answer = node.write(write).await?;
+    let keys = match caller {
         Caller::User(user) => node.read(|ledger| ledger.user(user)).1.map(|user| user.keys),
         Caller::Anyone | Caller::Administrator => None,
     };

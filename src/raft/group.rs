@@ -266,6 +266,24 @@ impl<R: AsyncRuntime> Group<R> {
         self.raft.runtime_config().elect(enabled);
     }
 
+    /// Whether this node leads by what Raft has told last.
+    ///
+    /// # Errors
+    /// [`ProposeError::NotLeader`], with the leader that Raft knows.
+    pub fn leads(&self) -> Result<(), ProposeError> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        match metrics.state {
+            ServerState::Leader => Ok(()),
+            _ => Err(self.led_by(metrics.current_leader)),
+        }
+    }
+
+    /// The refusal of a node that does not lead. A node that has come back from its disk may take itself for its last leader.
+    fn led_by(&self, leader: Option<MemberId>) -> ProposeError {
+        ProposeError::NotLeader { leader: leader.filter(|&leader| leader != self.me) }
+    }
+
     /// As leader: appends a command and waits until it is committed and applied.
     ///
     /// # Errors
@@ -275,7 +293,7 @@ impl<R: AsyncRuntime> Group<R> {
         match written {
             Ok(Ok(response)) => Ok(Applied { position: position(Some(response.log_id)), outcome: response.data }),
             Ok(Err(ApiError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
+                Err(self.led_by(forward.leader_id))
             }
             Ok(Err(ApiError::APIError(error))) => Err(ProposeError::Unknown(error.to_string())),
             Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
@@ -293,7 +311,7 @@ impl<R: AsyncRuntime> Group<R> {
         match Types::<R>::timeout(READ_WAIT, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(ApiError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(ProposeError::NotLeader { leader: forward.leader_id.filter(|&leader| leader != self.me) })
+                Err(self.led_by(forward.leader_id))
             }
             Ok(Err(ApiError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
                 Err(ProposeError::NoQuorum)
@@ -471,12 +489,12 @@ impl<R: AsyncRuntime> Group<R> {
 /// Tells the pace who votes, and when this node begins to lead, until Raft has ended.
 async fn follow_voters<R: AsyncRuntime>(raft: Raft<Types<R>, Machine>, me: MemberId, pace: Arc<Pace<R>>) {
     let mut metrics = raft.server_metrics();
-    let (mut known, mut led) = (None, false);
+    let (mut known, mut led) = (None, None);
     loop {
         let followers = {
             let metrics = metrics.borrow_watched();
-            let leads = metrics.state == ServerState::Leader;
-            if leads && !led {
+            let leads = (metrics.state == ServerState::Leader).then(|| metrics.vote.leader_id().term);
+            if leads.is_some() && leads != led {
                 // Whoever led before may be about to leave.
                 pace.hurry(HURRY);
             }

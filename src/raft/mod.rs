@@ -304,6 +304,8 @@ impl RaftNode {
     /// # Errors
     /// [`ProposeError`].
     pub async fn write(&self, write: Write) -> Result<Answer, ProposeError> {
+        // Whoever comes to the wrong node is told at once, and takes nobody's place among those that wait.
+        self.group.leads()?;
         self.has_room(&write)?;
         self.proposals.write(write).await
     }
@@ -320,9 +322,6 @@ impl RaftNode {
     /// As leader: refuses a write that would let the ledger grow over its limit. What only deletes is welcome then, and what was done
     /// already.
     fn has_room(&self, write: &Write) -> Result<(), ProposeError> {
-        if self.views.borrow().leader != Some(self.group.me().node) {
-            return Ok(());
-        }
         if !self.group.machine().applied().state.ledger().has_room(write, self.ledger_bytes) {
             return Err(ProposeError::Full { limit: self.ledger_bytes });
         }

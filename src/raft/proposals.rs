@@ -13,7 +13,7 @@ use futures::{FutureExt, StreamExt};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::type_config::TypeConfigExt;
 use openraft::{AsyncRuntime, Instant, ServerState};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::core::gathering::Gathering;
 use crate::core::ledger::{IDLE_MS, LeaderClock, Ledger};
@@ -26,7 +26,7 @@ use crate::raft::group::Group;
 use crate::raft::types::{Command, Outcome, Types};
 use crate::time;
 
-/// Bytes of writes that may wait, 64 MiB.
+/// Bytes of writes that may wait for their answers, 64 MiB.
 const WAITING_BYTES_LIMIT: u64 = 64 << 20;
 
 /// Writes in one entry at most.
@@ -51,39 +51,41 @@ const ANSWERED_CHECK: Duration = Duration::from_millis(1);
 #[derive(Clone)]
 pub(crate) struct Proposals {
     queue: mpsc::Sender<Waiting>,
+    places: Arc<Semaphore>,
     bytes: Arc<AtomicU64>,
 }
 
 struct Waiting {
     write: Write,
-    size: Size,
+    place: Place,
     answer: oneshot::Sender<Result<Answer, ProposeError>>,
 }
 
-/// Bytes that are counted while this lives.
-struct Size {
+/// The place of one write among those that may be there, and its bytes, until it is answered.
+struct Place {
     bytes: u64,
     all: Arc<AtomicU64>,
+    _permit: OwnedSemaphorePermit,
 }
 
-impl Drop for Size {
+impl Drop for Place {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
 impl Proposals {
-    /// Starts the desk; it ends when the last clone is gone. Of the writes that wait, the one after `limit` is refused, and all new ones
-    /// while more than `answers_bytes` of answers are kept.
+    /// Starts the desk; it ends when the last clone is gone. Of the writes that are not answered yet, the one after `limit` is refused, and
+    /// all new ones while more than `answers_bytes` of answers are kept.
     pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize, answers_bytes: u64) -> Proposals {
         let (queue, waiting) = mpsc::channel(limit);
         drop(R::spawn(Desk::new(group, waiting, answers_bytes).run()));
-        Proposals { queue, bytes: Arc::default() }
+        Proposals { queue, places: Arc::new(Semaphore::new(limit)), bytes: Arc::default() }
     }
 
-    /// Whether as many writes wait as may wait.
+    /// Whether as many writes wait for their answers as may wait.
     pub fn is_full(&self) -> bool {
-        self.queue.capacity() == 0
+        self.places.available_permits() == 0
     }
 
     /// Resolves when every write that was taken is answered.
@@ -98,17 +100,16 @@ impl Proposals {
     /// # Errors
     /// [`ProposeError`].
     pub async fn write(&self, write: Write) -> Result<Answer, ProposeError> {
+        let permit = self.places.clone().try_acquire_owned().map_err(|_| ProposeError::Overloaded)?;
         let bytes = encoded_at_most(&write);
         let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        let size = Size { bytes, all: self.bytes.clone() };
+        let place = Place { bytes, all: self.bytes.clone(), _permit: permit };
         if before > 0 && before + bytes > WAITING_BYTES_LIMIT {
             return Err(ProposeError::Overloaded);
         }
         let (answer, answered) = oneshot::channel();
-        self.queue.try_send(Waiting { write, size, answer }).map_err(|refused| match refused {
-            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => ProposeError::Unknown("raft is stopping".to_owned()),
-        })?;
+        // The queue has room for whoever has a place; if it is closed, nobody answers.
+        let _ = self.queue.try_send(Waiting { write, place, answer });
         answered.await.unwrap_or_else(|_| Err(ProposeError::Unknown("raft is stopping".to_owned())))
     }
 }
@@ -145,7 +146,7 @@ struct Desk<R: AsyncRuntime> {
 
 /// An entry that was committed and applied, or what became of it instead.
 struct Finished {
-    waiters: Vec<(oneshot::Sender<Result<Answer, ProposeError>>, Size)>,
+    waiters: Vec<(oneshot::Sender<Result<Answer, ProposeError>>, Place)>,
     applied: Result<Applied, ProposeError>,
     took: Duration,
 }
@@ -230,7 +231,7 @@ impl<R: AsyncRuntime> Desk<R> {
 
     /// The writes of the next entry: the first one, those that wait, and those that are to be expected.
     async fn gather(&mut self, first: Waiting) -> Vec<Waiting> {
-        let mut bytes = first.size.bytes;
+        let mut bytes = first.place.bytes;
         let mut taken = vec![first];
         let begun = Types::<R>::now();
         while taken.len() < ENTRY_WRITES && bytes < ENTRY_BYTES {
@@ -247,7 +248,7 @@ impl<R: AsyncRuntime> Desk<R> {
                 },
                 (Err(_), None) => break,
             };
-            bytes += next.size.bytes;
+            bytes += next.place.bytes;
             if bytes > ENTRY_BYTES {
                 self.left_over = Some(next);
                 break;
@@ -279,7 +280,7 @@ impl<R: AsyncRuntime> Desk<R> {
     /// Sends an entry on its way; without writes, only the ledger's time goes on.
     fn propose(&mut self, stamp: Stamp, taken: Vec<Waiting>) {
         let (writes, waiters): (Vec<_>, Vec<_>) =
-            taken.into_iter().map(|waiting| (waiting.write, (waiting.answer, waiting.size))).unzip();
+            taken.into_iter().map(|waiting| (waiting.write, (waiting.answer, waiting.place))).unzip();
         self.writes_under_way += writes.len();
         let group = self.group.clone();
         self.under_way.push(Box::pin(async move {
@@ -440,11 +441,12 @@ mod tests {
 
     #[test]
     fn over_the_limit_of_answers_only_what_was_answered_before_goes_on() {
-        let all = Arc::<AtomicU64>::default();
+        let (all, places) = (Arc::<AtomicU64>::default(), Arc::new(Semaphore::new(2)));
         let waiting = |id: u8| {
             let (answer, answered) = oneshot::channel();
             let write = Write::kv(RequestId([id; 16]), vec![add()]);
-            (Waiting { write, size: Size { bytes: 0, all: all.clone() }, answer }, answered)
+            let permit = places.clone().try_acquire_owned().unwrap();
+            (Waiting { write, place: Place { bytes: 0, all: all.clone(), _permit: permit }, answer }, answered)
         };
         let ((known, _keep), (new, mut refused)) = (waiting(1), waiting(2));
         let mut taken = vec![new, known];
