@@ -1,4 +1,4 @@
-//! Overload: ten times what may wait at a node is in flight, and it must go on: `cargo bench --bench overload -- --help`.
+//! Overload: ten times what a node admits is in flight, and it must go on: `cargo bench --bench overload -- --help`.
 //!
 //! First the capacity: clients that ask without pause, fewer than are admitted. Then an open model, in which no answer delays the next
 //! request: ten times the limit at once, and from then on new requests at a multiple of the capacity, each sent once. A latency
@@ -28,13 +28,13 @@ use tokio::net::TcpStream;
 use tokio::task::LocalSet;
 
 const HELP: &str = "\
-Overload: ten times the limit of what may wait in flight, open model.
+Overload: ten times what is admitted in flight, open model.
 
 cargo bench --bench overload [-- OPTIONS]
   --what LIST     of writes, jobs (both)
   --seconds S     measured time of each part (5)
   --rate R        new requests per second, as a multiple of the capacity (2)
-  --limit N       writes that may wait (limits.waiting_writes, 128)
+  --limit N       writes that may wait for their answers (limits.waiting_writes, 256)
   --clients N     clients that measure the capacity of writes (256)";
 
 /// Image workers of a node, and jobs that may wait for each: the limit of jobs is all of them.
@@ -57,7 +57,7 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).unwrap();
     println!("{}; 3 nodes, all requests to the leader, no TLS to the client", machine());
     let what: String = argument("--what", "writes,jobs".to_owned());
-    let limit = argument("--limit", 128);
+    let limit = argument("--limit", 256);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for kind in what.split(',') {
         let kind = match kind {
@@ -75,7 +75,7 @@ fn main() {
 /// What is asked for.
 struct Kind {
     name: &'static str,
-    /// How many may wait; of writes, up to 1,024 more may be under way.
+    /// How many are admitted at a time.
     limit: usize,
     /// Clients that measure the capacity.
     clients: usize,
@@ -165,7 +165,7 @@ async fn overload(kind: &Kind) {
     let seconds = Duration::from_secs_f64(argument("--seconds", 5.0));
 
     capacity(kind, &address, Duration::from_secs(1), 0).await;
-    let (capacity, first) = capacity(kind, &address, seconds, 100_000_000).await;
+    let (capacity, refused, first) = capacity(kind, &address, seconds, 100_000_000).await;
     let pids = cluster.pids();
     let before = pids.iter().map(|pid| memory_mib(*pid)).fold(0.0, f64::max);
     let rate = capacity * argument("--rate", 2.0);
@@ -181,7 +181,7 @@ async fn overload(kind: &Kind) {
         kind.clients
     );
     println!(
-        "  capacity {capacity:.0}/s, goodput {goodput:.0}/s: ratio {:.2}, {}",
+        "  capacity {capacity:.0}/s ({refused} refused), goodput {goodput:.0}/s: ratio {:.2}, {}",
         goodput / capacity,
         verdict(">= 0.8", || goodput >= 0.8 * capacity)
     );
@@ -211,22 +211,23 @@ async fn overload(kind: &Kind) {
     }
 }
 
-/// What clients get done that ask without pause; and a number for the next request.
-async fn capacity(kind: &Kind, address: &str, time: Duration, first: u64) -> (f64, u64) {
+/// What clients get done in a second that ask without pause, how many they were refused; and a number for the next request.
+async fn capacity(kind: &Kind, address: &str, time: Duration, first: u64) -> (f64, usize, u64) {
     let end = now() + time;
     let clients = (0..kind.clients as u64).map(async |client| {
         let mut connection = Connection::open(address).await;
-        let mut done = 0u64;
+        let (mut done, mut refused) = (0u64, 0);
         while now() < end {
             let request = kind.request(address, first + client * 100_000 + done);
-            if connection.call(&request).await.unwrap() == 200 {
-                done += 1;
+            match connection.call(&request).await.unwrap() {
+                200 => done += 1,
+                _ => refused += 1,
             }
         }
-        done
+        (done, refused)
     });
-    let done: u64 = futures::future::join_all(clients).await.iter().sum();
-    (done as f64 / time.as_secs_f64(), first + 100_000_000)
+    let (done, refused): (Vec<u64>, Vec<usize>) = futures::future::join_all(clients).await.into_iter().unzip();
+    (done.iter().sum::<u64>() as f64 / time.as_secs_f64(), refused.iter().sum(), first + 100_000_000)
 }
 
 /// Requests that are due at their times, whatever has become of the ones before; and the most memory of any node meanwhile.

@@ -305,7 +305,7 @@ pub struct LimitNumbers {
     pub key_bytes: u32,
     /// Largest value of the key-value store, in kibibytes.
     pub value_kib: u32,
-    /// Writes of the key-value store that may wait at the leader; beyond that it answers Overloaded.
+    /// Writes that may wait for their answers at the leader; beyond that it answers Overloaded.
     pub waiting_writes: u32,
 }
 
@@ -405,7 +405,7 @@ impl Default for LimitNumbers {
             transfer_memory_mib: 512,
             key_bytes: KEY_LIMIT_BYTES as u32,
             value_kib: (VALUE_LIMIT_BYTES >> 10) as u32,
-            waiting_writes: 128,
+            waiting_writes: 256,
         }
     }
 }

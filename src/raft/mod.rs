@@ -103,7 +103,7 @@ pub struct RaftSettings {
     pub answers_bytes: u64,
     /// Size to which each file of the log grows; files are deleted whole (8 MiB).
     pub segment_bytes: usize,
-    /// Writes that may wait for the log; the next one is refused at once (1,024).
+    /// Writes that may wait for their answers; the next one is refused at once (256).
     pub waiting_writes: usize,
 }
 
@@ -125,7 +125,7 @@ impl RaftSettings {
             ledger_bytes: 512 << 20,
             answers_bytes: 256 << 20,
             segment_bytes: SEGMENT_BYTES,
-            waiting_writes: 128,
+            waiting_writes: 256,
         }
     }
 }
@@ -288,7 +288,7 @@ impl RaftNode {
         self.group.propose(command).await
     }
 
-    /// Whether as many writes wait for the log as may wait: the next one would be refused.
+    /// Whether as many writes wait for their answers as may wait: the next one would be refused.
     pub fn is_full_of_writes(&self) -> bool {
         self.proposals.is_full()
     }
