@@ -71,23 +71,28 @@ async fn a_coordinator_that_is_told_to_stop_hands_over_first() {
 /// What came of a write at one node, by the status of the answer; none if there was no answer.
 type Fate = (String, Option<u16>);
 
-/// Writes to one node without pause until it does not answer, each under a key of its own, and counts what is acknowledged. No
-/// redirection is followed and nothing is repeated.
+/// Writes to one node without pause until it does not answer, each under a key of its own, and counts what is acknowledged. It follows
+/// redirections as `curl -L` does, two in a row at most, and repeats nothing.
 async fn write_until_it_is_gone(url: String, writer: u64, acknowledged: Arc<AtomicU64>) -> Vec<Fate> {
-    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let http = reqwest::Client::builder().redirect(reqwest::redirect::Policy::limited(2)).build().unwrap();
     let mut fates = Vec::new();
     for number in 0_u64.. {
         let key = format!("{writer}-{number}");
         let begun = time::now();
-        let Ok(answer) = http.put(format!("{url}{}/{key}", kv::route::KV)).body("x").send().await else {
-            fates.push((key, None));
-            break;
+        let answer = match http.put(format!("{url}{}/{key}", kv::route::KV)).body("x").send().await {
+            Ok(answer) => answer,
+            Err(error) => {
+                assert!(!error.is_redirect(), "{key} was sent round: {error:?}");
+                fates.push((key, None));
+                break;
+            }
         };
         let (status, took) = (answer.status().as_u16(), time::now().since(begun));
         if status == 200 {
             acknowledged.fetch_add(1, Ordering::Relaxed);
-        } else if let Ok(problem) = answer.json::<Problem>().await {
-            let is_early = problem.code == ProblemCode::NoLeader && took < Duration::from_millis(200);
+        } else if let Ok(problem) = serde_json::from_slice::<Problem>(&answer.bytes().await.unwrap()) {
+            let sends_away = matches!(problem.code, ProblemCode::NoLeader | ProblemCode::Overloaded);
+            let is_early = sends_away && took < Duration::from_millis(200);
             assert!(!is_early, "{key} was sent away after {took:?}: {problem:?}");
         }
         fates.push((key, Some(status)));
@@ -110,10 +115,12 @@ async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
             .collect();
         let at_work = async || (acknowledged.load(Ordering::Relaxed) > 200).then_some(());
         wait_for("the writers are at work", at_work).await;
+        let said_before = cluster.log(leader).len();
         cluster.stop(leader).await;
         let after = cluster.settled_after(before.term.0).await.node.0;
-        // On a busy machine it ends with writes in its hands, and says so: their outcome is unknown.
-        let owes_answers = cluster.log(leader).contains("writes are not answered after");
+        // On a busy machine it ends with writes in its hands, or as leader, and says so: their outcome is unknown.
+        let said = &cluster.log(leader)[said_before..];
+        let owes_answers = said.contains("writes are not answered after") || said.contains("nobody took over within");
         let (http, mut counts) = (reqwest::Client::new(), BTreeMap::<Option<u16>, usize>::new());
         for writer in writers {
             for (key, status) in writer.await.unwrap() {
@@ -122,7 +129,6 @@ async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
                 let there = http.get(url).send().await.unwrap().status().as_u16();
                 match status {
                     Some(200) => assert_eq!(there, 200, "{key} was acknowledged"),
-                    Some(307) => assert_eq!(there, 404, "{key} was done, and sent on"),
                     None if !owes_answers => assert_eq!(there, 404, "{key} was done, and nobody heard of it"),
                     _ => {}
                 }

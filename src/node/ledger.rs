@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::shared::Shared;
 use crate::config::HttpRules;
 use crate::core::ledger::Page;
-use crate::core::way::{Known, way};
+use crate::core::way::Known;
 use crate::http::{Found, NotHere, Question};
 use crate::id::MemberId;
 use crate::protocol::ledger::{Answer, Write};
@@ -57,9 +57,9 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Why no write is taken at this moment, if as many wait as may wait: told before anything else is done about it.
+    /// Why this leader takes no write at this moment, if as many wait as may wait: told before anything else is done about it.
     pub fn refuses_writes(&self) -> Option<Problem> {
-        self.raft.is_full_of_writes().then(overloaded)
+        (self.raft.is_full_of_writes() && self.raft.leads()).then(|| self.overloaded())
     }
 
     /// Does a write, if this node leads.
@@ -78,8 +78,8 @@ impl Ledger {
         self.as_leader(0, || self.raft.read_barrier()).await
     }
 
-    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it has a new place, with so many `bytes` of
-    /// its own: within [`KEPT`] it is tried again.
+    /// Does what a leader does. A caller who comes while the lead changes hands is kept until it is known who leads, within [`KEPT`], with
+    /// the `bytes` of its request: meanwhile it is tried again.
     ///
     /// # Errors
     /// [`NotHere`].
@@ -87,46 +87,50 @@ impl Ledger {
     where
         F: Future<Output = Result<T, ProposeError>>,
     {
-        let mut error = match attempt().await {
+        let mut not_here = match attempt().await {
             Ok(done) => return Ok(done),
-            Err(error) => error,
+            Err(error) => self.not_here(error),
         };
-        if !self.is_unsettled(&error) {
-            return Err(self.not_here(error));
+        if !is_refused(&not_here, ProblemCode::NoLeader) {
+            return Err(not_here);
         }
         let permits = 1 + bytes / KEPT_PERMIT_BYTES;
-        let Ok(_room) = self.kept.try_acquire_many(permits as u32) else { return Err(self.not_here(error)) };
-        let (begun, mut step) = (time::now(), KEPT_FIRST_STEP);
+        let Ok(_room) = self.kept.try_acquire_many(permits as u32) else { return Err(not_here) };
+        let (until, mut step) = (time::now() + KEPT, KEPT_FIRST_STEP);
         let mut views = self.shared.views();
         // All who were kept come to a new leader at one moment, and are more than may wait there: they try again as well.
-        while (self.is_unsettled(&error) || error == ProposeError::Overloaded) && time::now().since(begun) < KEPT {
+        while is_refused(&not_here, ProblemCode::NoLeader) || is_refused(&not_here, ProblemCode::Overloaded) {
+            let left = until.since(time::now());
+            if left.is_zero() {
+                break;
+            }
             // Either a change, or time to look again; the sender lives as long as `shared`.
-            let _ = timeout(step, views.changed()).await;
+            let _ = timeout(step.min(left), views.changed()).await;
             step = KEPT_STEP.min(2 * step);
-            error = match attempt().await {
+            not_here = match attempt().await {
                 Ok(done) => return Ok(done),
-                Err(error) => error,
+                Err(error) => self.not_here(error),
             };
         }
-        Err(self.not_here(error))
+        Err(not_here)
     }
 
-    /// Who leads, as a node sees it that was refused with these words.
-    fn leader(&self, named: Option<MemberId>) -> Option<MemberId> {
-        let (term, leader) = {
-            let views = self.raft.views();
-            let view = views.borrow();
-            (view.term, view.leader)
-        };
-        let (me, coordinator) = (self.shared.node(), self.shared.view().coordinator);
-        let node = way(Known { me, coordinator, term, leader, named: named.map(|named| named.node) })?;
+    /// Whether whom Raft names leads no more: nothing is handed on to it.
+    pub fn raft_is_behind(&self) -> bool {
+        self.known().raft_is_behind()
+    }
+
+    fn known(&self) -> Known {
+        let views = self.raft.views();
+        let view = views.borrow();
+        let coordinator = self.shared.view().coordinator;
+        Known { me: self.shared.node(), coordinator, term: view.term, leader: view.leader }
+    }
+
+    /// Who leads, after a refusal that has named a leader or none.
+    fn leader_after(&self, named: Option<MemberId>) -> Option<MemberId> {
+        let node = self.known().leader_after(named.map(|named| named.node))?;
         named.filter(|named| named.node == node).or_else(|| self.raft.roster().stands_for(node))
-    }
-
-    /// Whether this node was refused because the lead changes hands, and not for long yet.
-    fn is_unsettled(&self, error: &ProposeError) -> bool {
-        let ProposeError::NotLeader { leader } = error else { return false };
-        self.quiet() < NO_QUORUM_AFTER && self.leader(*leader).is_none()
     }
 
     /// Reads: linearizable if this node leads, or what it has applied so far (`stale`).
@@ -158,7 +162,7 @@ impl Ledger {
     }
 
     /// The way to a leader.
-    fn at(&self, leader: MemberId) -> NotHere {
+    pub fn at(&self, leader: MemberId) -> NotHere {
         match self.base(leader) {
             Some(base) => NotHere::Leader { node: leader.node, base },
             None => {
@@ -171,14 +175,12 @@ impl Ledger {
     /// Why this node does not do it, or who does.
     pub fn not_here(&self, error: ProposeError) -> NotHere {
         let problem = match error {
-            ProposeError::NotLeader { leader } => match self.leader(leader) {
+            ProposeError::NotLeader { leader } => match self.leader_after(leader) {
                 Some(leader) => return self.at(leader),
                 None => self.nobody_leads(),
             },
             // A majority is there, but writes take long: the disk, or the processors.
-            ProposeError::NoQuorum if self.quiet() < NO_QUORUM_AFTER => overloaded(),
-            ProposeError::NoQuorum => self.nobody_leads(),
-            ProposeError::Overloaded => overloaded(),
+            ProposeError::NoQuorum | ProposeError::Overloaded => self.overloaded(),
             ProposeError::Full { .. } => Problem::new(ProblemCode::StorageFull, error.to_string()),
             ProposeError::Unknown(why) => {
                 let detail = format!(
@@ -211,9 +213,17 @@ impl Ledger {
         let detail = "no leader is confirmed at this moment: nothing was done, try again";
         Problem { retry_after_ms: Some(ELECTION_PAUSE_MS), ..Problem::new(ProblemCode::NoLeader, detail) }
     }
+
+    /// Too many wait: for their turn, or for a majority.
+    fn overloaded(&self) -> Problem {
+        if self.quiet() >= NO_QUORUM_AFTER {
+            return self.nobody_leads();
+        }
+        let detail = "too many writes wait already: nothing was done, try again";
+        Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
+    }
 }
 
-fn overloaded() -> Problem {
-    let detail = "too many writes wait already: nothing was done, try again";
-    Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
+fn is_refused(not_here: &NotHere, code: ProblemCode) -> bool {
+    matches!(not_here, NotHere::Refused(problem) if problem.code == code)
 }

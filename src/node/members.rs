@@ -198,8 +198,10 @@ impl Membership {
             let text = format!("node {me} leads and could hand over to nobody: nothing was done, try again");
             return refused(ProblemCode::Conflict, text);
         };
-        let leader = self.ledger.raft.roster().stands_for(leader);
-        self.ledger.not_here(ProposeError::NotLeader { leader })
+        match self.ledger.raft.roster().stands_for(leader) {
+            Some(leader) => self.ledger.at(leader),
+            None => self.ledger.not_here(ProposeError::NotLeader { leader: None }),
+        }
     }
 
     fn situation<'a>(&self, roster: &'a Roster, live: &'a BTreeSet<MemberId>) -> Situation<'a> {

@@ -113,8 +113,7 @@ impl RightsDesk {
     async fn write(&self, write: Write) -> Result<Written, NotHere> {
         let id = write.id;
         let attempt = async || {
-            // Raft names its last leader for as long as there is no other, also while this node misses it: nothing is sent there.
-            if self.ledger.shared.leaderless_since().is_some() {
+            if self.ledger.raft_is_behind() {
                 return Err(ProposeError::NotLeader { leader: None });
             }
             self.ledger.raft.write_anywhere(write.clone()).await

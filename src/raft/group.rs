@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use openraft::async_runtime::watch::WatchReceiver;
-use openraft::errors::{ClientWriteError, Fatal, InitializeError, LinearizableReadError, RaftError as ApiError};
+use openraft::errors::{
+    ClientWriteError, Fatal, ForwardReason, ForwardToLeader, InitializeError, LinearizableReadError,
+    RaftError as ApiError,
+};
 use openraft::raft::{AppendEntriesResponse, ReadPolicy, TransferLeaderRequest};
 use openraft::storage::RaftLogStorage;
 use openraft::type_config::TypeConfigExt;
@@ -275,13 +278,15 @@ impl<R: AsyncRuntime> Group<R> {
         let metrics = metrics.borrow_watched();
         match metrics.state {
             ServerState::Leader => Ok(()),
-            _ => Err(self.led_by(metrics.current_leader)),
+            // A node that has come back from its disk may take itself for its last leader.
+            _ => Err(ProposeError::NotLeader { leader: metrics.current_leader.filter(|&leader| leader != self.me) }),
         }
     }
 
-    /// The refusal of a node that does not lead. A node that has come back from its disk may take itself for its last leader.
-    fn led_by(&self, leader: Option<MemberId>) -> ProposeError {
-        ProposeError::NotLeader { leader: leader.filter(|&leader| leader != self.me) }
+    /// The leader that a refusal of the library names. A leader that hands over names its heir, who does not lead yet.
+    pub(crate) fn leader_of(&self, refusal: &ForwardToLeader<Types<R>>) -> Option<MemberId> {
+        let leads = refusal.reason == ForwardReason::NotLeader;
+        refusal.leader_id.filter(|&leader| leads && leader != self.me)
     }
 
     /// As leader: appends a command and waits until it is committed and applied.
@@ -293,7 +298,7 @@ impl<R: AsyncRuntime> Group<R> {
         match written {
             Ok(Ok(response)) => Ok(Applied { position: position(Some(response.log_id)), outcome: response.data }),
             Ok(Err(ApiError::APIError(ClientWriteError::ForwardToLeader(forward)))) => {
-                Err(self.led_by(forward.leader_id))
+                Err(ProposeError::NotLeader { leader: self.leader_of(&forward) })
             }
             Ok(Err(ApiError::APIError(error))) => Err(ProposeError::Unknown(error.to_string())),
             Ok(Err(ApiError::Fatal(fatal))) => Err(self.stopped(&fatal).into()),
@@ -311,7 +316,7 @@ impl<R: AsyncRuntime> Group<R> {
         match Types::<R>::timeout(READ_WAIT, self.raft.ensure_linearizable(ReadPolicy::ReadIndex)).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(ApiError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                Err(self.led_by(forward.leader_id))
+                Err(ProposeError::NotLeader { leader: self.leader_of(&forward) })
             }
             Ok(Err(ApiError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | Err(_) => {
                 Err(ProposeError::NoQuorum)
@@ -489,16 +494,16 @@ impl<R: AsyncRuntime> Group<R> {
 /// Tells the pace who votes, and when this node begins to lead, until Raft has ended.
 async fn follow_voters<R: AsyncRuntime>(raft: Raft<Types<R>, Machine>, me: MemberId, pace: Arc<Pace<R>>) {
     let mut metrics = raft.server_metrics();
-    let (mut known, mut led) = (None, None);
+    let (mut known, mut led_in) = (None, None);
     loop {
         let followers = {
             let metrics = metrics.borrow_watched();
-            let leads = (metrics.state == ServerState::Leader).then(|| metrics.vote.leader_id().term);
-            if leads.is_some() && leads != led {
+            let leads_in = (metrics.state == ServerState::Leader).then(|| metrics.vote.leader_id().term);
+            if leads_in.is_some() && leads_in != led_in {
                 // Whoever led before may be about to leave.
                 pace.hurry(HURRY);
             }
-            led = leads;
+            led_in = leads_in;
             let membership = metrics.membership_config.membership();
             let is_joint = membership.get_joint_config().len() > 1;
             (!is_joint).then(|| membership.voter_ids().filter(|voter| *voter != me).collect::<BTreeSet<_>>())

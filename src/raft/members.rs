@@ -184,7 +184,7 @@ impl<R: AsyncRuntime> Group<R> {
     fn not_changed(&self, error: ClientWriteError<Types<R>>) -> MembershipError {
         match error {
             ClientWriteError::ForwardToLeader(forward) => {
-                MembershipError::NotLeader { leader: forward.leader_id.filter(|leader| *leader != self.me()) }
+                MembershipError::NotLeader { leader: self.leader_of(&forward) }
             }
             ClientWriteError::ChangeMembershipError(ChangeMembershipError::InProgress(_))
             | ClientWriteError::PreconditionFailed(_) => MembershipError::Changed,

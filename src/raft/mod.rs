@@ -288,6 +288,11 @@ impl RaftNode {
         self.group.propose(command).await
     }
 
+    /// Whether this node leads, by what Raft has told last.
+    pub fn leads(&self) -> bool {
+        self.group.leads().is_ok()
+    }
+
     /// Whether as many writes wait for their answers as may wait: the next one would be refused.
     pub fn is_full_of_writes(&self) -> bool {
         self.proposals.is_full()
