@@ -330,6 +330,41 @@ async fn thrifty(world: World) -> Result<(), Violation> {
     ends_well(&world).await
 }
 
+/// A new leader finds out where its followers' logs end, and commits, without sending them much of a long log once more.
+#[test]
+fn a_new_leader_commits_without_sending_the_log_again() {
+    for seed in 0..5 {
+        let world = World::new(seed, Honesty::Honest);
+        let result = SimRuntime::with_seed(seed).block_on(succession(world.clone()));
+        result.unwrap_or_else(|violation| panic!("seed {seed}: {violation}\n{}", world.describe()));
+    }
+}
+
+async fn succession(world: World) -> Result<(), Violation> {
+    const ENTRIES: u64 = 900;
+    let first = begin(&world).await?;
+    commits(&world, &mut 0).await?;
+    SimRuntime::sleep(Duration::from_secs(1)).await;
+    world.take_append_bytes();
+    for number in 0..ENTRIES {
+        world.write(0, 1_000 + number).await.map_err(no_progress)?;
+    }
+    SimRuntime::sleep(Duration::from_secs(1)).await;
+    let log = world.take_append_bytes();
+    first.hand_over(member(1)).await.map_err(no_progress)?;
+    for _ in 0..HEAL_TICKS {
+        if world.leader().is_some_and(|(leader, _)| leader == 1) {
+            break;
+        }
+        SimRuntime::sleep(TICK).await;
+    }
+    world.write(1, 10_000).await.map_err(no_progress)?;
+    let again = world.take_append_bytes();
+    println!("{log} bytes of appends for {ENTRIES} entries, {again} for the first commit of the next leader");
+    assert!(4 * again < log, "{again} of {log} bytes are sent again");
+    ends_well(&world).await
+}
+
 /// Starts the first nodes and begins the cluster at the one that is given.
 async fn begin(world: &World) -> Result<Group<SimRuntime>, Violation> {
     for index in 0..NODES {

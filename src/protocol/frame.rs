@@ -86,9 +86,12 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// Whether the connection is opened before it is needed: an election cannot wait for it.
+    /// Whether the connection is opened before it is needed: neither an election nor the first entry of a new leader can wait for it.
     pub const fn is_kept_open(self) -> bool {
-        matches!(self, Purpose::Heartbeat | Purpose::Control | Purpose::Raft(Lane::Vote))
+        match self {
+            Purpose::Heartbeat | Purpose::Control | Purpose::Raft(Lane::Vote | Lane::Append | Lane::Lease) => true,
+            Purpose::Raft(Lane::Snapshot | Lane::Write) | Purpose::Admission => false,
+        }
     }
 }
 

@@ -55,6 +55,10 @@ const READ_WAIT: Duration = Duration::from_secs(1);
 /// A leader that was heard, or acknowledged by a majority, so recently is there: the longest election timeout three times over.
 const LEADER_KNOWN: Duration = Duration::from_secs(1);
 
+/// Entries in one message at most. A new leader looks for the end of each follower's log by bisection and sends so many entries with each
+/// question: they must be few where its first commit waits for the answers, and enough for a follower that catches up.
+const MESSAGE_ENTRIES: u64 = 32;
+
 /// The largest snapshot that is taken from a peer, in bytes.
 const SNAPSHOT_LIMIT_BYTES: u64 = codec::SNAPSHOT_LIMIT_BYTES as u64;
 
@@ -563,6 +567,7 @@ fn configuration(settings: &RaftSettings) -> Result<Config, RaftError> {
         // A leader that comes back from its disk may have lost entries that it had sent in this very term but not synced, and
         // that a majority has committed since. So it stands for election like everybody else.
         enable_leader_restore: Some(false),
+        max_payload_entries: MESSAGE_ENTRIES,
         snapshot_policy: SnapshotPolicy::LogsSinceLast(settings.snapshot_after),
         max_in_snapshot_log_to_keep: settings.keep_after_snapshot,
         ..Config::default()

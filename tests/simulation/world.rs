@@ -73,8 +73,9 @@ struct Shared {
     lost: BTreeSet<MemberId>,
     /// Changes of the membership that were done.
     changes: usize,
-    /// Messages that carry entries or tell a commit, by who is sent them.
+    /// Messages that carry entries or tell a commit, by who is sent them, and the bytes of all of them.
     appends: BTreeMap<usize, usize>,
+    append_bytes: usize,
     disks: Vec<SharedDisk>,
 }
 
@@ -105,7 +106,9 @@ impl RaftTransport for SimTransport {
         let (sender, receiver) = (world.member(from), to);
         let to = to.node.0 as usize - 1;
         if lane == Lane::Append {
-            *world.shared().appends.entry(to).or_default() += 1;
+            let mut shared = world.shared();
+            *shared.appends.entry(to).or_default() += 1;
+            shared.append_bytes += request.len();
         }
         let exchange = async move {
             world.travel(from, to).await;
@@ -145,6 +148,7 @@ impl World {
             lost: BTreeSet::new(),
             changes: 0,
             appends: BTreeMap::new(),
+            append_bytes: 0,
             disks,
         };
         World {
@@ -528,6 +532,11 @@ impl World {
     /// Changes of the membership that were done.
     pub fn changes(&self) -> usize {
         self.shared().changes
+    }
+
+    /// Bytes of such messages since this was asked last.
+    pub fn take_append_bytes(&self) -> usize {
+        std::mem::take(&mut self.shared().append_bytes)
     }
 
     /// Messages that carried entries or told a commit since this was asked last, by who was sent them.
