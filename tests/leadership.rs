@@ -68,8 +68,8 @@ async fn a_coordinator_that_is_told_to_stop_hands_over_first() {
     println!("handed over in {:?} ms", hand_over_times(&cluster.log(first.node.0)));
 }
 
-/// What came of a write at one node, by the status of the answer; none if there was no answer.
-type Fate = (String, Option<u16>);
+/// What came of a write: its key, and the code of the refusal if it was refused; none if there was no answer.
+type Fate = (String, Option<Result<(), ProblemCode>>);
 
 /// Writes to one node without pause until it does not answer, each under a key of its own, and counts what is acknowledged. It follows
 /// redirections as `curl -L` does, two in a row at most, and repeats nothing.
@@ -87,15 +87,19 @@ async fn write_until_it_is_gone(url: String, writer: u64, acknowledged: Arc<Atom
                 break;
             }
         };
-        let (status, took) = (answer.status().as_u16(), time::now().since(begun));
-        if status == 200 {
+        if answer.status().is_success() {
             acknowledged.fetch_add(1, Ordering::Relaxed);
-        } else if let Ok(problem) = serde_json::from_slice::<Problem>(&answer.bytes().await.unwrap()) {
-            let sends_away = matches!(problem.code, ProblemCode::NoLeader | ProblemCode::Overloaded);
-            let is_early = sends_away && took < Duration::from_millis(200);
-            assert!(!is_early, "{key} was sent away after {took:?}: {problem:?}");
+            fates.push((key, Some(Ok(()))));
+            continue;
         }
-        fates.push((key, Some(status)));
+        let (took, body) = (time::now().since(begun), answer.bytes().await.unwrap_or_default());
+        let Ok(problem) = serde_json::from_slice::<Problem>(&body) else {
+            fates.push((key, None));
+            continue;
+        };
+        let is_early = problem.code == ProblemCode::NoLeader && took < Duration::from_millis(200);
+        assert!(!is_early, "{key} was sent away after {took:?}: {problem:?}");
+        fates.push((key, Some(Err(problem.code))));
     }
     fates
 }
@@ -121,16 +125,19 @@ async fn a_stopping_coordinator_answers_every_write_that_it_has_taken() {
         // On a busy machine it ends with writes in its hands, or as leader, and says so: their outcome is unknown.
         let said = &cluster.log(leader)[said_before..];
         let owes_answers = said.contains("writes are not answered after") || said.contains("nobody took over within");
-        let (http, mut counts) = (reqwest::Client::new(), BTreeMap::<Option<u16>, usize>::new());
+        let (http, mut counts) = (reqwest::Client::new(), BTreeMap::<String, usize>::new());
         for writer in writers {
-            for (key, status) in writer.await.unwrap() {
-                *counts.entry(status).or_default() += 1;
+            for (key, fate) in writer.await.unwrap() {
+                *counts.entry(format!("{fate:?}")).or_default() += 1;
                 let url = format!("{}{}/{key}", cluster.url(after), kv::route::KV);
                 let there = http.get(url).send().await.unwrap().status().as_u16();
-                match status {
-                    Some(200) => assert_eq!(there, 200, "{key} was acknowledged"),
+                match fate {
+                    Some(Ok(())) => assert_eq!(there, 200, "{key} was acknowledged"),
+                    Some(Err(code @ (ProblemCode::NoLeader | ProblemCode::NoQuorum | ProblemCode::Overloaded))) => {
+                        assert_eq!(there, 404, "{key} was done, and its answer was {code:?}");
+                    }
                     None if !owes_answers => assert_eq!(there, 404, "{key} was done, and nobody heard of it"),
-                    _ => {}
+                    Some(Err(_)) | None => {}
                 }
             }
         }

@@ -79,7 +79,7 @@ impl Ledger {
     }
 
     /// Does what a leader does. A caller who comes while the lead changes hands is kept until it is known who leads, within [`KEPT`], with
-    /// the `bytes` of its request: meanwhile it is tried again.
+    /// the `bytes` of its request: meanwhile it is tried again, also when too many come to a new leader at once.
     ///
     /// # Errors
     /// [`NotHere`].
@@ -98,7 +98,7 @@ impl Ledger {
         let Ok(_room) = self.kept.try_acquire_many(permits as u32) else { return Err(not_here) };
         let (until, mut step) = (time::now() + KEPT, KEPT_FIRST_STEP);
         let mut views = self.shared.views();
-        // All who were kept come to a new leader at one moment, and are more than may wait there: they try again as well.
+        // All who were kept come to a new leader at one moment, and may be more than may wait there.
         while is_refused(&not_here, ProblemCode::NoLeader) || is_refused(&not_here, ProblemCode::Overloaded) {
             let left = until.since(time::now());
             if left.is_zero() {

@@ -73,7 +73,7 @@ impl From<NotWritten> for ProposeError {
 /// Does a write wherever it is done.
 pub(super) async fn write(node: &RaftNode, write: Write) -> Result<Written, ProposeError> {
     let group = &node.group;
-    let leader = match group.leads() {
+    let leader = match group.must_lead() {
         Err(ProposeError::NotLeader { leader: Some(leader) }) => leader,
         _ => return here(node, write).await,
     };

@@ -290,7 +290,7 @@ impl RaftNode {
 
     /// Whether this node leads, by what Raft has told last.
     pub fn leads(&self) -> bool {
-        self.group.leads().is_ok()
+        self.group.must_lead().is_ok()
     }
 
     /// Whether as many writes wait for their answers as may wait: the next one would be refused.
@@ -310,7 +310,7 @@ impl RaftNode {
     /// [`ProposeError`].
     pub async fn write(&self, write: Write) -> Result<Answer, ProposeError> {
         // Whoever comes to the wrong node is told at once, and takes nobody's place among those that wait.
-        self.group.leads()?;
+        self.group.must_lead()?;
         self.has_room(&write)?;
         self.proposals.write(write).await
     }

@@ -321,7 +321,7 @@ impl<R: AsyncRuntime> Desk<R> {
     /// The entries under way are stalled: those behind them were not taken.
     fn refuse_who_waits(&mut self) {
         self.is_stalled = true;
-        let why = self.group.leads().err().unwrap_or(ProposeError::NoQuorum);
+        let why = self.group.must_lead().err().unwrap_or(ProposeError::NoQuorum);
         while let Some(behind) = self.left_over.take().or_else(|| self.queue.try_recv().ok()) {
             // Whoever does not listen any more has given up.
             let _ = behind.answer.send(Err(why.clone()));

@@ -1,4 +1,4 @@
-//! A connection of requests and responses to one peer. It is opened by the first message and kept.
+//! A connection of requests and responses to one peer. It is opened before it is needed, or by the first message, and kept.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -62,7 +62,7 @@ pub(crate) async fn run(mut link: Link, gate: Gate, mut queue: mpsc::Receiver<Ou
     let mut waiters: BTreeMap<u64, Waiter> = BTreeMap::new();
     let mut outlet = link.outlet();
     loop {
-        // The connections of an election are there before it begins: opening one takes time that a vacancy does not have.
+        // The connections of an election and of a new leader are there before: opening one takes time that a vacancy does not have.
         let waits_for_peer = connection.is_none() && link.purpose.is_kept_open();
         if waits_for_peer && link.pause().is_zero() && !gate.is_shut() {
             connection = link.connect().await.ok();

@@ -4,6 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rustix::net::sockopt;
 use thiserror::Error;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
@@ -84,6 +85,10 @@ pub struct Target {
     pub address: SocketAddr,
 }
 
+/// When the peer's machine has not acknowledged something for so long, the connection ends, in milliseconds. Left to itself TCP would go on
+/// for many minutes with a connection that a power cut or a firewall has ended, and after a long partition try again as late as that lasted.
+const UNHEARD_MS: u32 = 2_000;
+
 /// Connects and greets, within `limit`.
 ///
 /// # Errors
@@ -115,6 +120,7 @@ async fn greet(
         _ => wire(error.into()),
     })?;
     stream.set_nodelay(true).map_err(|error| wire(error.into()))?;
+    sockopt::set_tcp_user_timeout(&stream, UNHEARD_MS).map_err(|error| wire(io::Error::from(error).into()))?;
     let stream = tls.connect(node, stream).await.map_err(|error| wire(error.into()))?;
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = FrameReader::new(reader);

@@ -1,4 +1,4 @@
-//! Outbound node connections: to each peer one TLS connection per purpose, opened when needed and kept.
+//! Outbound node connections: to each peer one TLS connection per purpose, opened before it is needed if that cannot wait, and kept.
 
 pub mod dial;
 pub mod faults;

@@ -76,6 +76,8 @@ struct Shared {
     /// Messages that carry entries or tell a commit, by who is sent them, and the bytes of all of them.
     appends: BTreeMap<usize, usize>,
     append_bytes: usize,
+    /// Entries after which a node that is started makes a snapshot.
+    snapshot_after: u64,
     disks: Vec<SharedDisk>,
 }
 
@@ -149,6 +151,7 @@ impl World {
             changes: 0,
             appends: BTreeMap::new(),
             append_bytes: 0,
+            snapshot_after: 25,
             disks,
         };
         World {
@@ -200,10 +203,15 @@ impl World {
         SimRuntime::sleep(Duration::from_micros(micros)).await;
     }
 
+    /// Nodes that are started keep their whole logs.
+    pub fn keep_logs(&self) {
+        self.shared().snapshot_after = 1_000_000;
+    }
+
     pub async fn start(&self, index: usize) {
         let life = self.life(index);
         let mut settings = RaftSettings::new(self.member(index), PathBuf::new());
-        settings.snapshot_after = 25;
+        settings.snapshot_after = self.shared().snapshot_after;
         settings.keep_after_snapshot = 5;
         let transport = Arc::new(SimTransport { world: self.clone(), from: index, life });
         let disk = self.disk(index);
