@@ -357,7 +357,7 @@ async fn succession(world: World) -> Result<(), Violation> {
     }
     let again = world.take_append_bytes();
     println!("{log} bytes of appends for {ENTRIES} entries, {again} for the first commit of the next leader");
-    assert!(18 * again < log, "{again} of {log} bytes are sent again");
+    assert!(24 * again < log, "{again} of {log} bytes are sent again");
     ends_well(&world).await
 }
 
