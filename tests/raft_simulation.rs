@@ -326,41 +326,6 @@ async fn thrifty(world: World) -> Result<(), Violation> {
     ends_well(&world).await
 }
 
-/// A new leader finds out where its followers' logs end, and commits, without sending them much of a long log once more.
-#[test]
-fn a_new_leader_commits_without_sending_the_log_again() {
-    for seed in 0..5 {
-        plays(seed, succession);
-    }
-}
-
-async fn succession(world: World) -> Result<(), Violation> {
-    const ENTRIES: u64 = 900;
-    world.keep_logs();
-    let first = begin(&world).await?;
-    commits(&world, &mut 0).await?;
-    SimRuntime::sleep(Duration::from_secs(1)).await;
-    world.take_append_bytes();
-    for number in 0..ENTRIES {
-        world.write(0, 1_000 + number).await.map_err(no_progress)?;
-    }
-    SimRuntime::sleep(Duration::from_secs(1)).await;
-    let log = world.take_append_bytes();
-    first.hand_over(member(1)).await.map_err(no_progress)?;
-    let mut ticks = 0;
-    while let Err(why) = world.write(1, 10_000).await {
-        ticks += 1;
-        if ticks > HEAL_TICKS {
-            return Err(no_progress(format!("node 2 takes no write after the hand-over: {why}")));
-        }
-        SimRuntime::sleep(TICK).await;
-    }
-    let again = world.take_append_bytes();
-    println!("{log} bytes of appends for {ENTRIES} entries, {again} for the first commit of the next leader");
-    assert!(24 * again < log, "{again} of {log} bytes are sent again");
-    ends_well(&world).await
-}
-
 /// A story in an honest world ends without a violation.
 fn plays<F: Future<Output = Result<(), Violation>>>(seed: u64, story: impl FnOnce(World) -> F) {
     let world = World::new(seed, Honesty::Honest);

@@ -73,11 +73,8 @@ struct Shared {
     lost: BTreeSet<MemberId>,
     /// Changes of the membership that were done.
     changes: usize,
-    /// Messages that carry entries or tell a commit, by who is sent them, and the bytes of all of them.
+    /// Messages that carry entries or tell a commit, by who is sent them.
     appends: BTreeMap<usize, usize>,
-    append_bytes: usize,
-    /// Entries after which a node that is started makes a snapshot.
-    snapshot_after: u64,
     disks: Vec<SharedDisk>,
 }
 
@@ -108,9 +105,7 @@ impl RaftTransport for SimTransport {
         let (sender, receiver) = (world.member(from), to);
         let to = to.node.0 as usize - 1;
         if lane == Lane::Append {
-            let mut shared = world.shared();
-            *shared.appends.entry(to).or_default() += 1;
-            shared.append_bytes += request.len();
+            *world.shared().appends.entry(to).or_default() += 1;
         }
         let exchange = async move {
             world.travel(from, to).await;
@@ -150,8 +145,6 @@ impl World {
             lost: BTreeSet::new(),
             changes: 0,
             appends: BTreeMap::new(),
-            append_bytes: 0,
-            snapshot_after: 25,
             disks,
         };
         World {
@@ -203,15 +196,10 @@ impl World {
         SimRuntime::sleep(Duration::from_micros(micros)).await;
     }
 
-    /// Nodes that are started keep their whole logs.
-    pub fn keep_logs(&self) {
-        self.shared().snapshot_after = 1_000_000;
-    }
-
     pub async fn start(&self, index: usize) {
         let life = self.life(index);
         let mut settings = RaftSettings::new(self.member(index), PathBuf::new());
-        settings.snapshot_after = self.shared().snapshot_after;
+        settings.snapshot_after = 25;
         settings.keep_after_snapshot = 5;
         let transport = Arc::new(SimTransport { world: self.clone(), from: index, life });
         let disk = self.disk(index);
@@ -540,11 +528,6 @@ impl World {
     /// Changes of the membership that were done.
     pub fn changes(&self) -> usize {
         self.shared().changes
-    }
-
-    /// Bytes of such messages since this was asked last.
-    pub fn take_append_bytes(&self) -> usize {
-        std::mem::take(&mut self.shared().append_bytes)
     }
 
     /// Messages that carried entries or told a commit since this was asked last, by who was sent them.
