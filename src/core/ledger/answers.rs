@@ -2,9 +2,10 @@
 //! snapshot, since they are part of the state.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::{clock, stored};
 use crate::id::RequestId;
@@ -31,32 +32,58 @@ const BESIDE_RESULTS: u64 = 96;
 type Content = u64;
 
 /// The id of a request, and who sent it if that is told from others.
-type Key = [u8; 16];
+type Id = [u8; 16];
+
+/// Under what an answer is kept: ids that anyone may choose do not meet those of the known.
+enum Key {
+    OfAnyone(Id),
+    OfKnown(Id),
+}
 
 /// Kept answers, in generations, each of which goes as a whole.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "StoredAnswers")]
 pub(super) struct Answers {
-    generations: VecDeque<Generation>,
-    #[serde(skip_serializing)]
+    /// The oldest first.
+    closed: VecDeque<Generation<Closed>>,
+    open: Option<Generation<Growing>>,
     size_bytes: u64,
 }
 
-/// Answers as a snapshot has them.
+/// Answers as a snapshot has them: generation after generation, the youngest at the end.
 #[derive(Deserialize)]
 struct StoredAnswers {
-    generations: VecDeque<Generation>,
+    generations: VecDeque<Generation<Growing>>,
+}
+
+impl Serialize for Answers {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        #[serde(untagged)]
+        enum Either<'a> {
+            Closed(&'a Generation<Closed>),
+            Open(&'a Generation<Growing>),
+        }
+        #[derive(Serialize)]
+        struct Stored<'a> {
+            generations: Vec<Either<'a>>,
+        }
+        let closed = self.closed.iter().map(Either::Closed);
+        Stored { generations: closed.chain(self.open.iter().map(Either::Open)).collect() }.serialize(serializer)
+    }
 }
 
 impl From<StoredAnswers> for Answers {
-    fn from(StoredAnswers { generations }: StoredAnswers) -> Answers {
-        let size_bytes = generations.iter().map(Generation::size_bytes).sum();
-        Answers { generations, size_bytes }
+    fn from(StoredAnswers { mut generations }: StoredAnswers) -> Answers {
+        let open = generations.pop_back();
+        let closed: VecDeque<_> = generations.into_iter().map(Generation::close).collect();
+        let size_bytes = closed.iter().map(Generation::size_bytes).chain(open.iter().map(Generation::size_bytes)).sum();
+        Answers { closed, open, size_bytes }
     }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Generation {
+struct Generation<Kepts> {
     begun: Stamp,
     last: Stamp,
     /// Of whoever may reach the port, by their ids: a client that counts its requests puts them side by side.
@@ -65,10 +92,56 @@ struct Generation {
     of_known: Kepts,
 }
 
-/// Answers in little space.
+/// Answers by their keys, as long as further ones are added.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-struct Kepts(#[serde(deserialize_with = "stored::map::<Key, _, _, _>")] OrdMap<Key, Kept>);
+struct Growing(#[serde(deserialize_with = "stored::map::<Id, _, _, _>")] OrdMap<Id, Kept>);
+
+/// The same in half the memory, when nothing is added any more: in order, side by side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Closed(Arc<Vec<(Id, Kept)>>);
+
+impl Serialize for Closed {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(id, kept)| (id, kept)))
+    }
+}
+
+/// What both have.
+trait Kepts {
+    fn get(&self, id: &Id) -> Option<&Kept>;
+    fn all(&self) -> impl Iterator<Item = &Kept>;
+    fn len(&self) -> usize;
+}
+
+impl Kepts for Growing {
+    fn get(&self, id: &Id) -> Option<&Kept> {
+        self.0.get(id)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.0.values()
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
+
+impl Kepts for Closed {
+    fn get(&self, id: &Id) -> Option<&Kept> {
+        let place = self.0.binary_search_by(|(other, _)| other.cmp(id)).ok()?;
+        Some(&self.0[place].1)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Kept> {
+        self.0.iter().map(|(_, kept)| kept)
+    }
+
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+}
 
 /// An answer in little space: most commands have one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,17 +210,18 @@ fn beginning(hasher: &blake3::Hasher) -> Content {
     Content::from_be_bytes(first)
 }
 
-/// Ids of different callers do not meet.
-fn key_of_known(caller: Caller, id: RequestId) -> Key {
-    let mut hasher = blake3::Hasher::new();
-    match caller {
-        Caller::Anyone => hasher.update(&[0]),
-        Caller::Administrator => hasher.update(&[1]),
-        Caller::User(user) => hasher.update(&[2]).update(&user.0),
-    };
-    let mut key = Key::default();
-    hasher.update(&id.0).finalize_xof().fill(&mut key);
-    key
+impl Key {
+    fn of(caller: Caller, request: RequestId) -> Key {
+        let mut hasher = blake3::Hasher::new();
+        match caller {
+            Caller::Anyone => return Key::OfAnyone(request.0),
+            Caller::Administrator => hasher.update(&[1]),
+            Caller::User(user) => hasher.update(&[2]).update(&user.0),
+        };
+        let mut id = Id::default();
+        hasher.update(&request.0).finalize_xof().fill(&mut id);
+        Key::OfKnown(id)
+    }
 }
 
 /// A number for the kind of operation, then each field behind its length: no two requests run together.
@@ -160,32 +234,25 @@ fn fields(hasher: &mut blake3::Hasher, kind: u8, fields: &[&[u8]]) {
 
 impl Answers {
     pub fn find(&self, caller: Caller, id: RequestId, content: Content) -> Known {
-        let found = match caller {
-            Caller::Anyone => self.find_in(&id.0, |generation| &generation.of_anyone),
-            caller => self.find_in(&key_of_known(caller, id), |generation| &generation.of_known),
-        };
-        match found {
+        let key = Key::of(caller, id);
+        let open = self.open.as_ref().and_then(|open| open.get(&key));
+        match open.or_else(|| self.closed.iter().rev().find_map(|closed| closed.get(&key))) {
             None => Known::New,
             Some(kept) if kept.content != content => Known::OtherContent,
             Some(kept) => Known::Answered(kept.answer()),
         }
     }
 
-    fn find_in(&self, key: &Key, which: impl Fn(&Generation) -> &Kepts) -> Option<&Kept> {
-        self.generations.iter().rev().find_map(|generation| which(generation).0.get(key))
-    }
-
     pub fn keep(&mut self, now: Stamp, caller: Caller, id: RequestId, content: Content, answer: &Answer) {
-        if self.generations.back().is_none_or(|last| now.0 - last.begun.0 >= GENERATION_MS) {
-            self.generations.push_back(Generation { begun: now, ..Generation::default() });
-        }
-        let Some(youngest) = self.generations.back_mut() else { return };
-        youngest.last = now;
+        let open = self.open.take_if(|open| now.0 - open.begun.0 >= GENERATION_MS);
+        self.closed.extend(open.map(Generation::close));
+        let open = self.open.get_or_insert_with(|| Generation { begun: now, ..Generation::default() });
+        open.last = now;
         let kept = Kept::new(content, answer);
         self.size_bytes += kept.size_bytes();
-        let before = match caller {
-            Caller::Anyone => youngest.of_anyone.0.insert(id.0, kept),
-            caller => youngest.of_known.0.insert(key_of_known(caller, id), kept),
+        let before = match Key::of(caller, id) {
+            Key::OfAnyone(key) => open.of_anyone.0.insert(key, kept),
+            Key::OfKnown(key) => open.of_known.0.insert(key, kept),
         };
         self.size_bytes -= before.map_or(0, |before| before.size_bytes());
     }
@@ -193,9 +260,12 @@ impl Answers {
     /// Forgets the generations whose youngest answer is older than so many milliseconds.
     pub fn forget(&mut self, now: Stamp, kept_ms: u64) {
         let kept_for = clock::at_least(kept_ms);
-        while self.generations.front().is_some_and(|oldest| oldest.last.0 + kept_for < now.0) {
-            let gone = self.generations.pop_front();
+        while self.closed.front().is_some_and(|oldest| oldest.last.0 + kept_for < now.0) {
+            let gone = self.closed.pop_front();
             self.size_bytes -= gone.map_or(0, |gone| gone.size_bytes());
+        }
+        if let Some(open) = self.open.take_if(|open| open.last.0 + kept_for < now.0) {
+            self.size_bytes -= open.size_bytes();
         }
     }
 
@@ -204,17 +274,43 @@ impl Answers {
     }
 
     pub fn len(&self) -> usize {
-        self.generations.iter().map(|generation| generation.of_anyone.0.len() + generation.of_known.0.len()).sum()
+        self.closed.iter().map(Generation::len).sum::<usize>() + self.open.as_ref().map_or(0, Generation::len)
     }
 }
 
-impl Generation {
+impl<K: Kepts> Generation<K> {
+    fn get(&self, key: &Key) -> Option<&Kept> {
+        match key {
+            Key::OfAnyone(id) => self.of_anyone.get(id),
+            Key::OfKnown(id) => self.of_known.get(id),
+        }
+    }
+
     fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.of_anyone.0.values().chain(self.of_known.0.values())
+        self.of_anyone.all().chain(self.of_known.all())
+    }
+
+    fn len(&self) -> usize {
+        self.of_anyone.len() + self.of_known.len()
     }
 
     fn size_bytes(&self) -> u64 {
         self.all().map(Kept::size_bytes).sum()
+    }
+}
+
+impl Generation<Growing> {
+    fn close(self) -> Generation<Closed> {
+        let Generation { begun, last, of_anyone, of_known } = self;
+        Generation { begun, last, of_anyone: of_anyone.close(), of_known: of_known.close() }
+    }
+}
+
+impl Growing {
+    fn close(self) -> Closed {
+        let mut all = Vec::with_capacity(self.0.len());
+        all.extend(self.0);
+        Closed(Arc::new(all))
     }
 }
 

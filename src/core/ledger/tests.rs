@@ -164,6 +164,30 @@ fn answers_are_kept_for_their_time_and_not_for_ever() {
     assert_eq!(log.ledger.answers(), 0);
 }
 
+/// Older answers are held in another form than those of the last seconds: the same are found, in the state and in a snapshot of it.
+#[test]
+fn answers_of_every_age_are_found_and_a_snapshot_restores_the_same_state() {
+    let mut log = Log::default();
+    let mut answered = Vec::new();
+    for second in 0..50 {
+        log.ledger.advance(Stamp(1_000 + second * 1_000), Date(0));
+        // Not in the order of their ids.
+        let id = RequestId([(second * 37 % 251) as u8; 16]);
+        answered.push((id, second, log.write_as(id, vec![put("k", &second.to_string())])));
+    }
+    let bytes = codec::encode(&log.ledger).unwrap();
+    let restored: Ledger = codec::decode(&bytes).unwrap();
+    assert!(restored == log.ledger, "a snapshot's state is another");
+    assert_eq!(codec::encode(&restored).unwrap(), bytes);
+    for ledger in [log.ledger, restored] {
+        assert_eq!(ledger.answers(), 50);
+        let mut log = Log { ledger, commit: 50 };
+        for (id, second, first) in &answered {
+            assert_eq!(log.write_as(*id, vec![put("k", &second.to_string())]), *first, "written at second {second}");
+        }
+    }
+}
+
 #[test]
 fn a_key_that_is_due_is_gone_for_everybody_and_the_time_never_goes_back() {
     let mut log = Log::default();
