@@ -182,9 +182,7 @@ pub async fn put(
     ];
     let mut operations: Vec<KvOperation> =
         conditions.into_iter().flatten().map(|expect| KvOperation::Require { key: key.clone(), expect }).collect();
-    // What arrives is a piece of the connection's buffer, and would keep the whole of it in memory for as long as the value lives.
-    let value = Bytes::copy_from_slice(&value.0);
-    operations.push(KvOperation::Put { key, value, expires_in_ms });
+    operations.push(KvOperation::Put { key, value: value.0, expires_in_ms });
     write(&service, &request, operations).await
 }
 

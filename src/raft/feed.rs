@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::protocol::ledger::Change;
 
-/// Changes that are kept.
-const KEPT: usize = 10_000;
+/// Changes that are kept. With those of one entry more they stay within the 8,192 places to which the list grows.
+const KEPT: usize = 7_000;
 
 /// Bytes of keys and values in them, 16 MiB.
 const KEPT_BYTES: usize = 16 << 20;

@@ -175,13 +175,15 @@ fn answers_of_every_age_are_found_and_a_snapshot_restores_the_same_state() {
         let id = RequestId([(second * 37 % 251) as u8; 16]);
         answered.push((id, second, log.write_as(id, vec![put("k", &second.to_string())])));
     }
+    let many = 40_000;
+    (0..many).for_each(|_| drop(log.write(vec![put("k", "many at once")])));
     let bytes = codec::encode(&log.ledger).unwrap();
     let restored: Ledger = codec::decode(&bytes).unwrap();
     assert!(restored == log.ledger, "a snapshot's state is another");
     assert_eq!(codec::encode(&restored).unwrap(), bytes);
     for ledger in [log.ledger, restored] {
-        assert_eq!(ledger.answers(), 50);
-        let mut log = Log { ledger, commit: 50 };
+        assert_eq!(ledger.answers(), 50 + many);
+        let mut log = Log { ledger, commit: 0 };
         for (id, second, first) in &answered {
             assert_eq!(log.write_as(*id, vec![put("k", &second.to_string())]), *first, "written at second {second}");
         }

@@ -12,7 +12,7 @@ use crate::protocol::ledger::Write;
 use crate::raft::types::{Command, Entry, LogId, Payload};
 
 /// Entries that were written last are kept in memory up to this size.
-const CACHE_BYTES: usize = 4 << 20;
+const CACHE_BYTES: usize = 2 << 20;
 
 /// What an entry, and each operation in it, is taken to cost in memory beside its keys and values.
 const OVERHEAD_BYTES: usize = 256;
@@ -31,8 +31,8 @@ pub struct Contents {
 struct Kept {
     id: LogId,
     place: Place,
-    /// With what it takes in memory.
-    payload: Option<(Payload, usize)>,
+    /// With what it takes in memory; in a box, since most entries are on disk only.
+    payload: Option<Box<(Payload, usize)>>,
 }
 
 /// Where the record of an entry stands.
@@ -107,11 +107,15 @@ impl Contents {
         let Entry { log_id: id, payload } = entry;
         let bytes = bytes_in_memory(&payload);
         self.cached_bytes += bytes;
-        self.entries.push_back(Kept { id, place: Place::Frame(frame, range), payload: Some((payload, bytes)) });
+        self.entries.push_back(Kept {
+            id,
+            place: Place::Frame(frame, range),
+            payload: Some(Box::new((payload, bytes))),
+        });
         while self.cached_bytes > CACHE_BYTES {
             match self.entries.get_mut(self.on_disk_only) {
                 Some(Kept { place: Place::Segment(..), payload, .. }) => {
-                    self.cached_bytes -= payload.take().map_or(0, |(_, bytes)| bytes);
+                    self.cached_bytes -= payload.take().map_or(0, |cached| cached.1);
                     self.on_disk_only += 1;
                 }
                 _ => break,
@@ -162,12 +166,12 @@ impl Contents {
 
 impl Kept {
     fn cached_bytes(&self) -> usize {
-        self.payload.as_ref().map_or(0, |(_, bytes)| *bytes)
+        self.payload.as_ref().map_or(0, |cached| cached.1)
     }
 
     fn found(&self) -> Found {
         match (&self.payload, &self.place) {
-            (Some((payload, _)), _) => Found::InMemory(payload.clone()),
+            (Some(cached), _) => Found::InMemory(cached.0.clone()),
             (None, Place::Segment(segment, range) | Place::Frame(segment, range)) => {
                 Found::OnDisk(*segment, range.clone())
             }

@@ -1,13 +1,15 @@
 //! Answers that are kept, so that a request that comes again is not done again: also after a change of the leader, and from a
 //! snapshot, since they are part of the state.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
+mod filter;
+mod generation;
 
-use imbl::OrdMap;
+use std::collections::VecDeque;
+
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{clock, stored};
+use self::generation::{Closed, Generation, Growing};
+use super::clock;
 use crate::id::RequestId;
 use crate::protocol::ledger::{Answer, Caller, Done, Expectation, KvOperation, KvResult, Refused, Stamp};
 use crate::protocol::rights::{ImageCommand, ImageDone};
@@ -21,8 +23,9 @@ pub const ANSWERS_KEPT_MS: u64 = 60_000;
 /// a signer's clock that is ahead.
 pub(super) const WITHOUT_TRACE_KEPT_MS: u64 = 2 * SIGNED_WITHIN_MS;
 
-/// Answers of this span of time are forgotten together.
+/// Answers of this span of time are forgotten together, or so many: a generation that is open takes three times the memory.
 const GENERATION_MS: u64 = 10_000;
+const GENERATION_ANSWERS: usize = 1 << 14;
 
 /// What an answer takes beside its results, about, in bytes: its id, its numbers, and the map's own space.
 const BESIDE_RESULTS: u64 = 96;
@@ -79,67 +82,6 @@ impl From<StoredAnswers> for Answers {
         let closed: VecDeque<_> = generations.into_iter().map(Generation::close).collect();
         let size_bytes = closed.iter().map(Generation::size_bytes).chain(open.iter().map(Generation::size_bytes)).sum();
         Answers { closed, open, size_bytes }
-    }
-}
-
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Generation<Kepts> {
-    begun: Stamp,
-    last: Stamp,
-    /// Of whoever may reach the port, by their ids: a client that counts its requests puts them side by side.
-    of_anyone: Kepts,
-    /// Of those whom the node knows.
-    of_known: Kepts,
-}
-
-/// Answers by their keys, as long as further ones are added.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-struct Growing(#[serde(deserialize_with = "stored::map::<Id, _, _, _>")] OrdMap<Id, Kept>);
-
-/// The same in half the memory, when nothing is added any more: in order, side by side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Closed(Arc<Vec<(Id, Kept)>>);
-
-impl Serialize for Closed {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(id, kept)| (id, kept)))
-    }
-}
-
-/// What both have.
-trait Kepts {
-    fn get(&self, id: &Id) -> Option<&Kept>;
-    fn all(&self) -> impl Iterator<Item = &Kept>;
-    fn len(&self) -> usize;
-}
-
-impl Kepts for Growing {
-    fn get(&self, id: &Id) -> Option<&Kept> {
-        self.0.get(id)
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.0.values()
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-}
-
-impl Kepts for Closed {
-    fn get(&self, id: &Id) -> Option<&Kept> {
-        let place = self.0.binary_search_by(|(other, _)| other.cmp(id)).ok()?;
-        Some(&self.0[place].1)
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.0.iter().map(|(_, kept)| kept)
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
     }
 }
 
@@ -244,16 +186,14 @@ impl Answers {
     }
 
     pub fn keep(&mut self, now: Stamp, caller: Caller, id: RequestId, content: Content, answer: &Answer) {
-        let open = self.open.take_if(|open| now.0 - open.begun.0 >= GENERATION_MS);
+        let is_full = |open: &Generation<Growing>| open.len() >= GENERATION_ANSWERS;
+        let open = self.open.take_if(|open| now.0 - open.begun.0 >= GENERATION_MS || is_full(open));
         self.closed.extend(open.map(Generation::close));
-        let open = self.open.get_or_insert_with(|| Generation { begun: now, ..Generation::default() });
+        let open = self.open.get_or_insert_with(|| Generation::new(now));
         open.last = now;
         let kept = Kept::new(content, answer);
         self.size_bytes += kept.size_bytes();
-        let before = match Key::of(caller, id) {
-            Key::OfAnyone(key) => open.of_anyone.0.insert(key, kept),
-            Key::OfKnown(key) => open.of_known.0.insert(key, kept),
-        };
+        let before = open.insert(Key::of(caller, id), kept);
         self.size_bytes -= before.map_or(0, |before| before.size_bytes());
     }
 
@@ -275,42 +215,6 @@ impl Answers {
 
     pub fn len(&self) -> usize {
         self.closed.iter().map(Generation::len).sum::<usize>() + self.open.as_ref().map_or(0, Generation::len)
-    }
-}
-
-impl<K: Kepts> Generation<K> {
-    fn get(&self, key: &Key) -> Option<&Kept> {
-        match key {
-            Key::OfAnyone(id) => self.of_anyone.get(id),
-            Key::OfKnown(id) => self.of_known.get(id),
-        }
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Kept> {
-        self.of_anyone.all().chain(self.of_known.all())
-    }
-
-    fn len(&self) -> usize {
-        self.of_anyone.len() + self.of_known.len()
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.all().map(Kept::size_bytes).sum()
-    }
-}
-
-impl Generation<Growing> {
-    fn close(self) -> Generation<Closed> {
-        let Generation { begun, last, of_anyone, of_known } = self;
-        Generation { begun, last, of_anyone: of_anyone.close(), of_known: of_known.close() }
-    }
-}
-
-impl Growing {
-    fn close(self) -> Closed {
-        let mut all = Vec::with_capacity(self.0.len());
-        all.extend(self.0);
-        Closed(Arc::new(all))
     }
 }
 
