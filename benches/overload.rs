@@ -34,8 +34,7 @@ cargo bench --bench overload [-- OPTIONS]
   --what LIST     of writes, jobs (both)
   --seconds S     measured time of each part (5)
   --rate R        new requests per second, as a multiple of the capacity (2)
-  --limit N       writes that may wait for their answers (limits.waiting_writes; 128: what two cores, which the client shares, come to
-                  within 50 ms when ten times as many are there; the default of a node, 256, is for clients with cores of their own)
+  --limit LIST    writes that may wait for their answers (limits.waiting_writes), one run for each (256, the default of a node, and 128)
   --clients N     clients that measure the capacity of writes (as many as the limit)";
 
 /// Image workers of a node, and jobs that may wait for each: the limit of jobs is all of them.
@@ -58,18 +57,18 @@ fn main() {
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum }).unwrap();
     println!("{}; 3 nodes, all requests to the leader, no TLS to the client", machine());
     let what: String = argument("--what", "writes,jobs".to_owned());
-    let limit = argument("--limit", 128);
+    let limits: String = argument("--limit", "256,128".to_owned());
+    let limits: Vec<usize> = limits.split(',').map(|limit| limit.parse().unwrap()).collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for kind in what.split(',') {
-        let kind = match kind {
-            "writes" => Kind { name: "writes", limit, clients: argument("--clients", limit), image: None },
-            "jobs" => {
-                let limit = WORKERS * (1 + WAITING);
-                Kind { name: "jobs", limit, clients: 2 * WORKERS, image: Some(picture(1)) }
-            }
+        let kinds: Vec<Kind> = match kind {
+            "writes" => limits.iter().map(|limit| Kind::writes(*limit)).collect(),
+            "jobs" => vec![Kind::jobs()],
             other => panic!("--what {other}: writes or jobs"),
         };
-        LocalSet::new().block_on(&runtime, overload(&kind));
+        for kind in kinds {
+            LocalSet::new().block_on(&runtime, overload(&kind));
+        }
     }
 }
 
@@ -85,6 +84,14 @@ struct Kind {
 }
 
 impl Kind {
+    fn writes(limit: usize) -> Kind {
+        Kind { name: "writes", limit, clients: argument("--clients", limit), image: None }
+    }
+
+    fn jobs() -> Kind {
+        Kind { name: "jobs", limit: WORKERS * (1 + WAITING), clients: 2 * WORKERS, image: Some(picture(1)) }
+    }
+
     fn request(&self, host: &str, number: u64) -> Vec<u8> {
         let mut head = String::new();
         let (method, path, body) = match &self.image {

@@ -221,15 +221,15 @@ impl Cluster {
             if let Some(index) = index_of(&address) {
                 said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
             }
-            let failed = |source| ClientError::Exchange { address: address.clone(), source };
+            let failed = |address: &str, source| ClientError::Exchange { address: address.to_owned(), source };
             if matches!(step, Step::Stop) {
-                return Err(failed(error));
+                return Err(failed(&address, error));
             }
             if said.iter().all(Option::is_some) {
                 // Nobody has a leader. One that says so knows more than one that does not answer.
-                let mut said = said.into_iter().flatten();
-                let source = said.find(|error| matches!(error, AttemptError::Refused(_)));
-                return Err(source.map_or_else(|| self.nobody_answers(), failed));
+                let mut said = shared.views.iter().zip(said.into_iter().flatten());
+                let refused = said.find(|(_, error)| matches!(error, AttemptError::Refused(_)));
+                return Err(refused.map_or_else(|| self.nobody_answers(), |(view, source)| failed(&view.url, source)));
             }
             let wait = match step {
                 Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),
@@ -240,7 +240,7 @@ impl Cluster {
                 Step::Elsewhere | Step::Stop => Duration::ZERO,
             };
             if now().since(start) + wait >= shared.settings.request_deadline {
-                return Err(failed(error));
+                return Err(failed(&address, error));
             }
             if !wait.is_zero() {
                 tokio::time::sleep(wait).await;

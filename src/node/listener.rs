@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::core::membership::Roster;
 use crate::core::membership::admission::{Here, is_shut_out};
 use crate::id::{LogPosition, MemberId, NodeId};
+use crate::node::warnings::Warnings;
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, Heartbeat};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, NodeFrame, Opaque, Purpose, Refusal, Welcome};
@@ -111,6 +112,7 @@ struct Listener<I> {
     /// Each peer has one connection of a purpose. The next one ends it: a peer that lost a connection knows it before this node
     /// does, and one caller must not fill all places.
     seats: Mutex<BTreeMap<(MemberId, Purpose), Seat>>,
+    warnings: Warnings,
 }
 
 /// Held by the listener for the latest connection of a peer and purpose; that one ends when it is dropped.
@@ -128,7 +130,8 @@ pub async fn serve<I: Inbound>(
     inbound: Arc<I>,
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections));
-    let listener = Arc::new(Listener { settings, gate, faults, inbound, seats: Mutex::default() });
+    let listener =
+        Arc::new(Listener { settings, gate, faults, inbound, seats: Mutex::default(), warnings: Warnings::default() });
     // The tasks end with this set, that is, when the returned future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0.. {
@@ -171,7 +174,7 @@ impl<I: Inbound> Listener<I> {
             // Over a cut link nothing is answered, not even a connection.
             Err(Closed::Cut(_)) => return reader.discard().await,
             Err(why) => {
-                log::warn!("node {me}: closed a connection from {from}: {why}");
+                self.warnings.closed(me, from, "a connection", &why);
                 return;
             }
         };
@@ -188,11 +191,8 @@ impl<I: Inbound> Listener<I> {
                 log::debug!("node {me}: node {} ended its {} connection", hello.member, hello.purpose);
             }
             Err(why) => {
-                log::warn!(
-                    "node {me}: closed the {} connection of node {} ({from}): {why}",
-                    hello.purpose,
-                    hello.member
-                );
+                let connection = format!("the {} connection of node {}", hello.purpose, hello.member);
+                self.warnings.closed(me, from, &connection, &why);
             }
         }
         let is_latest = self.leave(key, number);
@@ -223,10 +223,10 @@ impl<I: Inbound> Listener<I> {
         match tokio::time::timeout(limit, self.settings.tls.accept(stream)).await {
             Ok(Ok(accepted)) => return accepted,
             Ok(Err(refused)) => {
-                log::warn!("node {me}: closed a connection from {from}: {}", refused.why);
+                self.warnings.closed(me, from, "a connection", &refused.why);
                 refused.leave(WRITE_TIMEOUT).await;
             }
-            Err(_) => log::warn!("node {me}: closed a connection from {from}: {}", Closed::Mute(limit)),
+            Err(_) => self.warnings.closed(me, from, "a connection", &Closed::Mute(limit)),
         }
         None
     }

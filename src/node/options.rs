@@ -84,7 +84,7 @@ pub enum NodeError {
     /// This life of the node was removed from the cluster.
     #[error(
         "node {} was removed from the cluster in this life ({member}) and has stopped: its data in {directory} is of no use any more; \
-         to take it in again start it with an empty directory and --join, and use `client members`", .member.node
+         to take it in again delete that directory, start it with --join, and run `client members add {} ADDRESS`", .member.node, .member.node
     )]
     Removed {
         /// The node in this life.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::protocol::ledger::Change;
 
-/// Changes that are kept. With those of one entry more they stay within the 8,192 places to which the list grows.
+/// Changes that are kept. With those of an ordinary entry more they stay within the 8,192 places to which the list grows.
 const KEPT: usize = 7_000;
 
 /// Bytes of keys and values in them, 16 MiB.

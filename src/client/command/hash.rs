@@ -1,5 +1,6 @@
 //! `client hash` and `client leader`: are all replicas equal, and who leads.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -16,7 +17,7 @@ Examples:
   client hash -o json | jq .equal
 
 Asks every node for a hash of everything that it has applied, until all that answer have applied the same entries. Exit code 0 if the
-hashes are equal, 6 if they are not, 4 if fewer than two nodes answer.")]
+hashes are equal, 6 if they are not, 4 if they cannot be compared: fewer than two nodes answer, or one stays behind.")]
 pub struct HashArguments {
     /// How long to wait until all have applied the same entries
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = duration)]
@@ -70,10 +71,8 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
-    let answered: Vec<_> = nodes.iter().filter_map(|row| row.commit.zip(row.hash.as_ref())).collect();
-    let several = answered.len() > 1;
-    let equal = several && answered.windows(2).all(|pair| pair[0] == pair[1]);
-    let comparison = Comparison { equal, nodes };
+    let verdict = Verdict::of(&nodes);
+    let comparison = Comparison { equal: verdict == Verdict::Equal, nodes };
     match arguments.output {
         Format::Json => print_line(&json_line(&comparison)?)?,
         Format::Table => {
@@ -85,20 +84,63 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
                 table.add_row([row.address.clone(), commit, hash]);
             }
             print_line(&table.to_string())?;
-            if several {
-                let verdict = if equal { "equal" } else { "not equal" };
+            if verdict != Verdict::TooFew {
                 let (answer, all) =
                     (comparison.nodes.iter().filter(|row| row.hash.is_some()).count(), comparison.nodes.len());
                 let of_how_many =
                     if answer < all { format!(", {answer} of {all} nodes answer") } else { String::new() };
-                print_line(&format!("{verdict}{of_how_many}"))?;
+                print_line(&format!("{}{of_how_many}", verdict.in_words()))?;
             }
         }
     }
-    match (equal, several) {
-        (true, _) => Ok(()),
-        (false, true) => Err(CommandError::new(Exit::Damaged, "the replicas are not equal")),
-        (false, false) => Err(CommandError::new(Exit::Unavailable, "fewer than two nodes answer")),
+    match verdict {
+        Verdict::Equal => Ok(()),
+        Verdict::Different => Err(CommandError::new(Exit::Damaged, "the replicas are not equal")),
+        Verdict::Behind => {
+            let what = format!(
+                "not all nodes have applied the same entries within {} s: `client status` shows who is behind",
+                arguments.timeout.as_secs_f64()
+            );
+            Err(CommandError::new(Exit::Unavailable, what))
+        }
+        Verdict::TooFew => Err(CommandError::new(Exit::Unavailable, "fewer than two nodes answer")),
+    }
+}
+
+/// What the hashes say of the replicas.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Equal,
+    /// Two that have applied the same entries have different states.
+    Different,
+    /// Those that have applied the same are equal, but not all have.
+    Behind,
+    TooFew,
+}
+
+impl Verdict {
+    fn of(rows: &[Row]) -> Verdict {
+        let mut hashes = BTreeMap::new();
+        let answered = || rows.iter().filter_map(|row| row.commit.zip(row.hash.as_ref()));
+        for (commit, hash) in answered() {
+            if hashes.insert(commit, hash).is_some_and(|other| other != hash) {
+                return Verdict::Different;
+            }
+        }
+        match (answered().count(), hashes.len()) {
+            (0 | 1, _) => Verdict::TooFew,
+            (_, 1) => Verdict::Equal,
+            _ => Verdict::Behind,
+        }
+    }
+
+    const fn in_words(self) -> &'static str {
+        match self {
+            Verdict::Equal => "equal",
+            Verdict::Different => "not equal",
+            Verdict::Behind => "not comparable: one is behind",
+            Verdict::TooFew => "too few",
+        }
     }
 }
 
@@ -107,5 +149,28 @@ pub async fn leader(arguments: &LeaderArguments, target: &TargetArguments) -> Re
     match arguments.output {
         Format::Table => print_line(&format!("node {} in term {}", leadership.node, leadership.term)),
         Format::Json => print_values(&leadership, Format::Json),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The promise: damage is said of replicas that have applied the same, never of one that is merely behind.
+    #[test]
+    fn only_what_has_applied_the_same_is_compared() {
+        let verdict = |nodes: &[Option<(u64, &str)>]| {
+            let row = |found: &Option<(u64, &str)>| Row {
+                address: String::new(),
+                commit: found.map(|(commit, _)| commit),
+                hash: found.map(|(_, hash)| hash.to_owned()),
+                problem: None,
+            };
+            Verdict::of(&nodes.iter().map(row).collect::<Vec<_>>())
+        };
+        assert_eq!(verdict(&[Some((5, "a")), None, Some((5, "a"))]), Verdict::Equal);
+        assert_eq!(verdict(&[Some((5, "a")), Some((5, "a")), Some((4, "b"))]), Verdict::Behind);
+        assert_eq!(verdict(&[Some((5, "a")), Some((4, "b")), Some((5, "c"))]), Verdict::Different);
+        assert_eq!(verdict(&[Some((5, "a")), None, None]), Verdict::TooFew);
     }
 }

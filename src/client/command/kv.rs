@@ -23,7 +23,7 @@ pub struct WriteArguments {
     /// The request's id, 32 hexadecimal digits: the same id is done once, however often it is sent [default: a fresh one]
     #[arg(long, value_name = "ID")]
     pub request_id: Option<RequestId>,
-    /// How long to try before giving up
+    /// How long to try before giving up; that there is no quorum is said at once
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
     /// Form of the result
@@ -37,7 +37,7 @@ pub struct ReadArguments {
     /// Ask any node for what it knows; it may lag behind
     #[arg(long)]
     pub stale: bool,
-    /// How long to try before giving up
+    /// How long to try before giving up; that there is no quorum is said at once
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub timeout: Duration,
     /// Form of the result
@@ -166,7 +166,7 @@ Examples:
   client watch session/ -o json
   client watch --after 120                        what has changed since revision 120, and what comes
 
-A node keeps its last 10,000 changes; older revisions end with exit code 1. When a node is lost, another one goes on.")]
+A node keeps its last 7,000 changes; older revisions end with exit code 1. When a node is lost, another one goes on.")]
 pub struct WatchArguments {
     /// Only keys that begin with this
     #[arg(default_value = "")]

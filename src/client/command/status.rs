@@ -128,7 +128,11 @@ impl ClusterView {
         }
         let heading = match self.coordinator {
             Some(Leadership { term, node }) => {
-                let cause = self.cause.map(|cause| format!(" ({cause})")).unwrap_or_default();
+                let cause = match self.cause {
+                    None => String::new(),
+                    Some(cause @ (Cause::FirstStart | Cause::NoCoordinator)) => format!(" ({cause})"),
+                    Some(cause) => format!(" (the one before: {cause})"),
+                };
                 format!("coordinator: node {node} since term {term}{cause}")
             }
             None => "coordinator: none confirmed".into(),

@@ -58,7 +58,7 @@ fn a_node_that_does_not_answer_is_a_row_with_what_the_others_last_heard() {
     assert_eq!(rows, [(1, true, None, Some(0)), (2, false, Some(700), None), (3, true, None, Some(2))]);
     assert_eq!(view.nodes[1].load, Some(Load::from(0.75)));
     let table = view.table();
-    let heading = "coordinator: node 1 since term 4 (the coordinator was told to stop and handed over)";
+    let heading = "coordinator: node 1 since term 4 (the one before: the coordinator was told to stop and handed over)";
     for part in [heading, "no answer (was Active)", "0.7 s ago", "[COORDINATOR]", "2+3"] {
         assert!(table.contains(part), "{part} in\n{table}");
     }

@@ -37,7 +37,7 @@ use crate::protocol::user::{Date, InvitationId, User};
 /// What is kept beside each key and value, about, in bytes: revisions, and the maps' own space.
 const BESIDE_A_KEY: u64 = 128;
 
-/// The ledger's state. A clone costs a few pointers, so that a snapshot can be written while commands go on.
+/// The ledger's state. A clone copies pointers only, so that a snapshot can be written while commands go on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     revision: u64,
