@@ -12,7 +12,7 @@ use crate::protocol::ledger::Write;
 use crate::raft::types::{Command, Entry, LogId, Payload};
 
 /// Entries that were written last are kept in memory up to this size.
-const CACHE_BYTES: usize = 2 << 20;
+const CACHE_BYTES: usize = 1 << 20;
 
 /// What an entry, and each operation in it, is taken to cost in memory beside its keys and values.
 const OVERHEAD_BYTES: usize = 256;

@@ -11,7 +11,7 @@ use super::filter::{Filter, Hash};
 use super::{Id, Kept};
 
 /// So many answers at a time are put side by side. It is of no account for the state: replicas may differ in it.
-const RUN: usize = if cfg!(test) { 4 } else { 1 << 14 };
+const RUN: usize = if cfg!(test) { 4 } else { 1 << 13 };
 
 /// Answers by their ids, each of which comes once. The latest are in a map, which takes three times the memory, since many clients that
 /// count their requests fill its leaves badly; the others are in runs.
