@@ -196,7 +196,8 @@ async fn overload(kind: &Kind) {
         goodput / capacity,
         verdict(">= 0.8", || goodput >= 0.8 * capacity)
     );
-    let refused = |share| if seen.refused_ms.is_empty() { 0.0 } else { quantile(&seen.refused_ms, share) };
+    let at = |latencies: &[f64], share| if latencies.is_empty() { 0.0 } else { quantile(latencies, share) };
+    let refused = |share| at(&seen.refused_ms, share);
     println!(
         "  refused {} (p50 {:.1}, p99 {:.1}, worst {:.1} ms), {}",
         seen.refused.len(),
@@ -209,8 +210,8 @@ async fn overload(kind: &Kind) {
     println!(
         "  done {} (p50 {:.1}, p99 {:.1} ms); other answers {}; not sent, as all connections were in use, {}; most in flight {}",
         seen.done.len(),
-        quantile(&seen.done_ms, 0.5),
-        quantile(&seen.done_ms, 0.99),
+        at(&seen.done_ms, 0.5),
+        at(&seen.done_ms, 0.99),
         seen.other,
         seen.unsent,
         seen.most_in_flight
@@ -234,6 +235,9 @@ async fn capacity(kind: &Kind, address: &str, time: Duration, first: u64) -> (f6
                 200 => done += 1,
                 503 => refused += 1,
                 other => panic!("an answer {other}"),
+            }
+            if connection.is_closed {
+                connection = Connection::open(address).await;
             }
         }
         (done, refused)

@@ -21,7 +21,7 @@ use image_cloud::client::{
 };
 use image_cloud::id::{NodeId, RequestId};
 use image_cloud::protocol::job::{Label, SealForm};
-use image_cloud::protocol::kv::Changed;
+use image_cloud::protocol::kv::{Batch, BatchOperation, Changed};
 use image_cloud::protocol::problem::{Problem, ProblemCode};
 use image_cloud::protocol::status::NodeState;
 use image_cloud::time::now;
@@ -392,6 +392,41 @@ async fn a_leader_of_another_scheme_is_not_followed() {
     let cluster = Cluster::new(ClientSettings::new(vec![url.parse().unwrap()], SEED)).unwrap();
     let refused = cluster.get_key("color", Consistency::Linearizable).await.unwrap_err().to_string();
     assert!(refused.contains("https://127.0.0.1:1, which is not http: that is not followed"), "{refused}");
+}
+
+/// "No quorum" says that nothing was done, but of one attempt only: the one before broke off when it had been sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_that_may_have_been_done_is_not_reported_as_refused() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let body = serde_json::to_string(&Problem::new(ProblemCode::NoQuorum, "no quorum")).unwrap();
+    let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/problem+json";
+    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    // Breaks off so many connections when it has read from them, and refuses the others.
+    let node = async |breaks_off: usize| {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answer = answer.clone();
+        tokio::spawn(async move {
+            for number in 0.. {
+                let Ok((mut stream, _)) = listener.accept().await else { return };
+                let _ = stream.read(&mut [0; 4096]).await;
+                if number >= breaks_off {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+            }
+        });
+        url.parse::<NodeAddress>().unwrap()
+    };
+    let batch = Batch { operations: vec![BatchOperation::Add { key: "views".into(), by: 1, floor: None }] };
+    for (breaks_off, expected) in [(0, ProblemCode::NoQuorum), (1, ProblemCode::OutcomeUnknown)] {
+        let nodes = vec![node(breaks_off).await, node(0).await];
+        let cluster = Cluster::new(ClientSettings::new(nodes, SEED)).unwrap();
+        let id = RequestId([7; 16]);
+        let failed = cluster.write(id, &batch).await.unwrap_err();
+        assert_eq!(failed.refusal(), Some(expected), "{failed}");
+        assert_eq!(failed.to_string().contains(&id.to_string()), breaks_off > 0, "{failed}");
+    }
 }
 
 /// Answers one request with these bytes and leaves; gives back the first line of the request.

@@ -77,7 +77,7 @@ impl Announcer {
         let asked = now();
         let result = self.exchange(&batch).await;
         self.view.set_health(match &result {
-            Err(AttemptError::Timeout(_) | AttemptError::Connection(_)) => Health::Silent,
+            Err(AttemptError::Timeout(_) | AttemptError::Connection(_) | AttemptError::Broken(_)) => Health::Silent,
             _ => Health::Answers,
         });
         match result {

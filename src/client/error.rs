@@ -22,9 +22,12 @@ pub enum AttemptError {
     /// Nothing came in time.
     #[error("no answer within {} ms", .0.as_millis())]
     Timeout(Duration),
-    /// The connection could not be made, or broke off.
+    /// The connection could not be made.
     #[error("connection failed: {0}")]
     Connection(String),
+    /// The connection broke off: the request may have arrived.
+    #[error("connection broke off: {0}")]
+    Broken(String),
     /// An error status without a reason: not one of our nodes, or a proxy between.
     #[error("HTTP status {0} without a reason: is that address a cloud node?")]
     Status(u16),
@@ -48,7 +51,7 @@ impl AttemptError {
             AttemptError::NoNode => "no_node".into(),
             AttemptError::Refused(problem) => problem.code.name(),
             AttemptError::Timeout(_) => "timeout".into(),
-            AttemptError::Connection(_) => "connection".into(),
+            AttemptError::Connection(_) | AttemptError::Broken(_) => "connection".into(),
             AttemptError::Status(status) => format!("http_{status}"),
             AttemptError::BadAnswer(_) => "bad_answer".into(),
             AttemptError::AnswerTooLarge { .. } => "answer_too_large".into(),
@@ -61,6 +64,17 @@ impl AttemptError {
             AttemptError::Refused(problem) => problem.code.is_worth_a_retry(),
             AttemptError::Status(status) => *status >= 500,
             AttemptError::AnswerTooLarge { .. } => false,
+            _ => true,
+        }
+    }
+
+    /// Whether what was asked for may have been done all the same.
+    pub(super) fn leaves_open(&self) -> bool {
+        match self {
+            AttemptError::Refused(problem) => {
+                matches!(problem.code, ProblemCode::OutcomeUnknown | ProblemCode::Dropped | ProblemCode::Internal)
+            }
+            AttemptError::NoNode | AttemptError::Connection(_) => false,
             _ => true,
         }
     }
@@ -85,7 +99,8 @@ impl AttemptError {
     pub(super) fn from_transport(error: &reqwest::Error) -> Self {
         let cause = root_cause(error);
         let hint = if cause.contains("UnknownIssuer") { ": is --ca the ca.pem of that cluster?" } else { "" };
-        AttemptError::Connection(format!("{cause}{hint}"))
+        let what = format!("{cause}{hint}");
+        if error.is_connect() { AttemptError::Connection(what) } else { AttemptError::Broken(what) }
     }
 }
 
@@ -198,6 +213,22 @@ impl ClientError {
         match self {
             ClientError::Exchange { source: AttemptError::Refused(problem), .. } => Some(problem.code),
             _ => None,
+        }
+    }
+
+    /// The same of a request of which an earlier attempt may have been carried out: who refuses now speaks of the last one alone.
+    pub(super) fn after_an_open_attempt(self, id: RequestId) -> Self {
+        match self {
+            ClientError::Exchange { address, source: AttemptError::Refused(problem) }
+                if problem.code.is_worth_a_retry() && problem.code != ProblemCode::OutcomeUnknown =>
+            {
+                let said = &problem.detail;
+                let detail =
+                    format!("{said}; an attempt before that may have been done: repeat it with the request id {id}");
+                let source = AttemptError::Refused(Box::new(Problem::new(ProblemCode::OutcomeUnknown, detail)));
+                ClientError::Exchange { address, source }
+            }
+            other => other,
         }
     }
 

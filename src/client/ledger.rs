@@ -72,7 +72,8 @@ impl Cluster {
     /// Does the operations of a batch, all together or not at all. The id is the same in every attempt, so they are done once.
     ///
     /// # Errors
-    /// [`ClientError`]; [`ProblemCode::Conflict`] if an operation was refused.
+    /// [`ClientError`]; [`ProblemCode::Conflict`] if an operation was refused; [`ProblemCode::OutcomeUnknown`] if no attempt succeeded, and
+    /// one may have been carried out all the same.
     pub async fn write(&self, id: RequestId, batch: &Batch) -> Result<Written, ClientError> {
         let body = serde_json::to_vec(batch).map_err(|error| ClientError::Setup(error.to_string()))?;
         let build = |base: &str| {
@@ -80,7 +81,9 @@ impl Cluster {
             let request = request.header("content-type", "application/json");
             request.header(job_route::REQUEST_ID, id.to_string()).body(body.clone())
         };
-        self.at_leader(build, exchange::send_for_json).await
+        let outcome = self.at_leader_within(ATTEMPT, build, exchange::send_for_json).await;
+        outcome
+            .map_err(|Unanswered { error, left_open }| if left_open { error.after_an_open_attempt(id) } else { error })
     }
 
     /// The value of a key, if it is there.
@@ -166,7 +169,7 @@ impl Cluster {
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
     ) -> Result<T, ClientError> {
-        self.at_leader_within(ATTEMPT, build, exchange).await
+        self.at_leader_within(ATTEMPT, build, exchange).await.map_err(|unanswered| unanswered.error)
     }
 
     /// The same, with another limit for each attempt.
@@ -175,11 +178,12 @@ impl Cluster {
         attempt: Duration,
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
-    ) -> Result<T, ClientError> {
+    ) -> Result<T, Unanswered> {
         let shared = &self.shared;
         let start = now();
         let (mut next, mut followed) = (0, 0);
         let mut said: Vec<Option<AttemptError>> = vec![None; shared.views.len()];
+        let mut left_open = false;
         loop {
             let hint = self.leader_hint();
             let address = hint.unwrap_or_else(|| {
@@ -196,6 +200,7 @@ impl Cluster {
                 Err(error) => error,
             };
             log::debug!("{address}: {error}");
+            left_open |= error.leaves_open();
             let mut step = Step::after(&error, &address);
             if let Step::Follow(leader) = &step
                 && scheme(leader) != scheme(&address)
@@ -221,7 +226,10 @@ impl Cluster {
             if let Some(index) = index_of(&address) {
                 said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
             }
-            let failed = |address: &str, source| ClientError::Exchange { address: address.to_owned(), source };
+            let failed = |address: &str, source| {
+                let error = ClientError::Exchange { address: address.to_owned(), source };
+                Unanswered { error, left_open }
+            };
             if matches!(step, Step::Stop) {
                 return Err(failed(&address, error));
             }
@@ -229,7 +237,8 @@ impl Cluster {
                 // Nobody has a leader. One that says so knows more than one that does not answer.
                 let mut said = shared.views.iter().zip(said.into_iter().flatten());
                 let refused = said.find(|(_, error)| matches!(error, AttemptError::Refused(_)));
-                return Err(refused.map_or_else(|| self.nobody_answers(), |(view, source)| failed(&view.url, source)));
+                let nobody = || Unanswered { error: self.nobody_answers(), left_open };
+                return Err(refused.map_or_else(nobody, |(view, source)| failed(&view.url, source)));
             }
             let wait = match step {
                 Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),
@@ -261,6 +270,13 @@ impl Cluster {
         let mut leader = self.shared.leader.lock().unwrap_or_else(PoisonError::into_inner);
         leader.take_if(|known| known == address);
     }
+}
+
+/// A request without a result.
+pub(super) struct Unanswered {
+    pub error: ClientError,
+    /// Whether an attempt may have been carried out all the same.
+    pub left_open: bool,
 }
 
 /// What follows from a failed exchange.

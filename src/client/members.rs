@@ -38,7 +38,7 @@ impl Cluster {
         let limit = Duration::from_millis(change.wait_ms.unwrap_or(WAIT_MS)) + SLACK;
         let error = match self.at_leader_within(limit, build, exchange::send_for_json).await {
             Ok(changed) => return Ok(changed),
-            Err(error) => error,
+            Err(unanswered) => unanswered.error,
         };
         let is_refusal = matches!(&error, ClientError::Exchange { source: AttemptError::Refused(problem), .. }
             if matches!(problem.code, ProblemCode::Conflict | ProblemCode::NotFound));

@@ -112,7 +112,9 @@ struct Listener<I> {
     /// Each peer has one connection of a purpose. The next one ends it: a peer that lost a connection knows it before this node
     /// does, and one caller must not fill all places.
     seats: Mutex<BTreeMap<(MemberId, Purpose), Seat>>,
+    /// Of those who have proven who they are. Others must not crowd them out.
     warnings: Warnings,
+    strangers: Warnings,
 }
 
 /// Held by the listener for the latest connection of a peer and purpose; that one ends when it is dropped.
@@ -130,8 +132,15 @@ pub async fn serve<I: Inbound>(
     inbound: Arc<I>,
 ) {
     let permits = Arc::new(Semaphore::new(settings.connections));
-    let listener =
-        Arc::new(Listener { settings, gate, faults, inbound, seats: Mutex::default(), warnings: Warnings::default() });
+    let listener = Arc::new(Listener {
+        settings,
+        gate,
+        faults,
+        inbound,
+        seats: Mutex::default(),
+        warnings: Warnings::default(),
+        strangers: Warnings::default(),
+    });
     // The tasks end with this set, that is, when the returned future is dropped.
     let mut tasks = tokio::task::JoinSet::new();
     for number in 0.. {
@@ -174,7 +183,7 @@ impl<I: Inbound> Listener<I> {
             // Over a cut link nothing is answered, not even a connection.
             Err(Closed::Cut(_)) => return reader.discard().await,
             Err(why) => {
-                self.warnings.closed(me, from, "a connection", &why);
+                self.warnings.closed(me, from, why.to_string(), "a connection", &why);
                 return;
             }
         };
@@ -192,7 +201,7 @@ impl<I: Inbound> Listener<I> {
             }
             Err(why) => {
                 let connection = format!("the {} connection of node {}", hello.purpose, hello.member);
-                self.warnings.closed(me, from, &connection, &why);
+                self.warnings.closed(me, from, format!("{connection}: {why}"), &connection, &why);
             }
         }
         let is_latest = self.leave(key, number);
@@ -223,10 +232,12 @@ impl<I: Inbound> Listener<I> {
         match tokio::time::timeout(limit, self.settings.tls.accept(stream)).await {
             Ok(Ok(accepted)) => return accepted,
             Ok(Err(refused)) => {
-                self.warnings.closed(me, from, "a connection", &refused.why);
+                // Not by its text, in which a stranger's own bytes may stand.
+                let kind = format!("{:?}", std::mem::discriminant(&refused.why));
+                self.strangers.closed(me, from, kind, "a connection", &refused.why);
                 refused.leave(WRITE_TIMEOUT).await;
             }
-            Err(_) => self.warnings.closed(me, from, "a connection", &Closed::Mute(limit)),
+            Err(_) => self.strangers.closed(me, from, "mute".to_owned(), "a connection", &Closed::Mute(limit)),
         }
         None
     }

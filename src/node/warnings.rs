@@ -13,7 +13,7 @@ use crate::time::{self, Moment};
 /// The same is said again after so long, with how often it has happened meanwhile.
 const EVERY: Duration = Duration::from_secs(10);
 
-/// Different warnings in that time; further ones are not said.
+/// Different warnings in that time, by address and kind; further ones are not said.
 const KINDS: usize = 64;
 
 /// What was said last to whom, and what has not been said since.
@@ -26,9 +26,9 @@ struct Said {
 }
 
 impl Warnings {
-    /// Warns that `node` has closed a connection from there, and why.
-    pub fn closed(&self, node: NodeId, from: SocketAddr, connection: &str, why: &dyn Display) {
-        match self.is_due(time::now(), from.ip(), format!("{connection}: {why}")) {
+    /// Warns that `node` has closed a connection from there, and why; once for each `kind` of reason.
+    pub fn closed(&self, node: NodeId, from: SocketAddr, kind: String, connection: &str, why: &dyn Display) {
+        match self.is_due(time::now(), from.ip(), kind) {
             Some(0) => log::warn!("node {node}: closed {connection} from {from}: {why}"),
             Some(unsaid) => {
                 log::warn!("node {node}: closed {connection} from {from}: {why} (and {unsaid} times before)");
@@ -38,9 +38,9 @@ impl Warnings {
     }
 
     /// Whether to say it, and how often it was not said.
-    fn is_due(&self, now: Moment, from: IpAddr, what: String) -> Option<u64> {
+    fn is_due(&self, now: Moment, from: IpAddr, kind: String) -> Option<u64> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (from, what);
+        let key = (from, kind);
         if let Some(said) = all.get_mut(&key) {
             if now.since(said.at) < EVERY {
                 said.unsaid += 1;
@@ -64,7 +64,7 @@ impl Warnings {
 mod tests {
     use super::*;
 
-    /// The promise: whatever others do, and however often, the log and the memory of it stay bounded, and nothing is hidden for good.
+    /// The promise: whatever others do, and however often, the log and the memory of it stay bounded.
     #[test]
     fn the_same_is_said_once_and_then_counted() {
         let warnings = Warnings::default();

@@ -94,9 +94,11 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
 fn exit_of_attempt(error: &AttemptError) -> Exit {
     match error {
         AttemptError::Refused(problem) => exit_of_problem(problem.code),
-        AttemptError::NoNode | AttemptError::Timeout(_) | AttemptError::Connection(_) | AttemptError::Status(_) => {
-            Exit::Unavailable
-        }
+        AttemptError::NoNode
+        | AttemptError::Timeout(_)
+        | AttemptError::Connection(_)
+        | AttemptError::Broken(_)
+        | AttemptError::Status(_) => Exit::Unavailable,
         AttemptError::BadAnswer(_) | AttemptError::AnswerTooLarge { .. } => Exit::Failed,
     }
 }

@@ -40,7 +40,8 @@ pub struct LeaderArguments {
 
 #[derive(Serialize)]
 struct Comparison {
-    equal: bool,
+    /// Nothing where they cannot be compared.
+    equal: Option<bool>,
     nodes: Vec<Row>,
 }
 
@@ -72,7 +73,7 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
         tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let verdict = Verdict::of(&nodes);
-    let comparison = Comparison { equal: verdict == Verdict::Equal, nodes };
+    let comparison = Comparison { equal: verdict.is_equal(), nodes };
     match arguments.output {
         Format::Json => print_line(&json_line(&comparison)?)?,
         Format::Table => {
@@ -131,6 +132,14 @@ impl Verdict {
             (0 | 1, _) => Verdict::TooFew,
             (_, 1) => Verdict::Equal,
             _ => Verdict::Behind,
+        }
+    }
+
+    const fn is_equal(self) -> Option<bool> {
+        match self {
+            Verdict::Equal => Some(true),
+            Verdict::Different => Some(false),
+            Verdict::Behind | Verdict::TooFew => None,
         }
     }
 

@@ -30,6 +30,7 @@ struct Run {
 
 impl Run {
     fn new(answers: Vec<(Id, Kept)>) -> Arc<Run> {
+        debug_assert!(answers.is_sorted_by(|one, next| one.0 < next.0), "a run is out of order");
         let filter = Filter::of(answers.iter().map(|(id, _)| Hash::of(id)));
         Arc::new(Run { answers, filter })
     }

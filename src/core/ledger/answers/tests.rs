@@ -102,3 +102,21 @@ fn answers_out_of_order_are_refused() {
     bytes[second..second + 16].fill(1);
     assert!(codec::decode::<Answers>(&bytes).is_err());
 }
+
+/// Many answers, held in runs and behind a clone, stand in a snapshot as one map of ids: the form that snapshots have always had.
+#[test]
+fn runs_are_written_as_one_map() {
+    let (mut kepts, mut map) = (Kepts::default(), std::collections::BTreeMap::new());
+    let mut clone = Kepts::default();
+    for number in 0..1_000u64 {
+        let id: Id = blake3::hash(&number.to_be_bytes()).as_bytes()[..16].try_into().unwrap();
+        kepts.insert(id, Kept::new(number, &answer(number)));
+        map.insert(id, Kept::new(number, &answer(number)));
+        if number % 100 == 2 {
+            clone = kepts.clone();
+        }
+    }
+    assert_eq!(codec::encode(&kepts).unwrap(), codec::encode(&map).unwrap());
+    assert_eq!(clone.len(), 903);
+    assert!(map.iter().all(|(id, kept)| kepts.get(id, Hash::of(id)) == Some(kept)));
+}
