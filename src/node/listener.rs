@@ -232,9 +232,7 @@ impl<I: Inbound> Listener<I> {
         match tokio::time::timeout(limit, self.settings.tls.accept(stream)).await {
             Ok(Ok(accepted)) => return accepted,
             Ok(Err(refused)) => {
-                // Not by its text, in which a stranger's own bytes may stand.
-                let kind = format!("{:?}", std::mem::discriminant(&refused.why));
-                self.strangers.closed(me, from, kind, "a connection", &refused.why);
+                self.strangers.closed(me, from, refused.why.kind(), "a connection", &refused.why);
                 refused.leave(WRITE_TIMEOUT).await;
             }
             Err(_) => self.strangers.closed(me, from, "mute".to_owned(), "a connection", &Closed::Mute(limit)),

@@ -145,6 +145,16 @@ pub enum HandshakeError {
     Io(io::Error),
 }
 
+impl HandshakeError {
+    /// A word for each kind, of which there are few. (The text may hold a stranger's own bytes.)
+    pub fn kind(&self) -> String {
+        match self {
+            HandshakeError::Fault(fault) => format!("{:?}", std::mem::discriminant(fault)),
+            HandshakeError::Io(_) => "socket".to_owned(),
+        }
+    }
+}
+
 impl From<io::Error> for HandshakeError {
     fn from(error: io::Error) -> Self {
         TlsFault::of(&error).map_or_else(|| HandshakeError::Io(error), HandshakeError::Fault)

@@ -77,7 +77,6 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
         | ProblemCode::CarrierTooSmall
         | ProblemCode::Conflict
         | ProblemCode::Forgotten
-        | ProblemCode::OutcomeUnknown
         | ProblemCode::StorageFull
         | ProblemCode::Internal => Exit::Failed,
         ProblemCode::Busy
@@ -87,6 +86,7 @@ fn exit_of_problem(code: ProblemCode) -> Exit {
         | ProblemCode::NotLeader
         | ProblemCode::NoLeader
         | ProblemCode::NoQuorum
+        | ProblemCode::OutcomeUnknown
         | ProblemCode::Overloaded => Exit::Unavailable,
     }
 }
