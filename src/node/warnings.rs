@@ -16,7 +16,7 @@ const EVERY: Duration = Duration::from_secs(10);
 /// Different warnings in that time, by address and kind; further ones are not said.
 const KINDS: usize = 64;
 
-/// What was said last to whom, and what has not been said since.
+/// When each was said last, and how often it has happened since without being said.
 #[derive(Default)]
 pub(super) struct Warnings(Mutex<BTreeMap<(IpAddr, String), Said>>);
 

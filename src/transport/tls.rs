@@ -146,7 +146,7 @@ pub enum HandshakeError {
 }
 
 impl HandshakeError {
-    /// A word for each kind, of which there are few. (The text may hold a stranger's own bytes.)
+    /// Tells the kinds apart, of which there are few. (The text may hold a stranger's own bytes.)
     pub fn kind(&self) -> String {
         match self {
             HandshakeError::Fault(fault) => format!("{:?}", std::mem::discriminant(fault)),

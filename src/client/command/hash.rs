@@ -40,7 +40,7 @@ pub struct LeaderArguments {
 
 #[derive(Serialize)]
 struct Comparison {
-    /// Nothing where they cannot be compared.
+    /// Null where they cannot be compared.
     equal: Option<bool>,
     nodes: Vec<Row>,
 }
@@ -85,12 +85,12 @@ pub async fn hash(arguments: &HashArguments, target: &TargetArguments) -> Result
                 table.add_row([row.address.clone(), commit, hash]);
             }
             print_line(&table.to_string())?;
-            if verdict != Verdict::TooFew {
+            if let Some(said) = verdict.in_words() {
                 let (answer, all) =
                     (comparison.nodes.iter().filter(|row| row.hash.is_some()).count(), comparison.nodes.len());
                 let of_how_many =
                     if answer < all { format!(", {answer} of {all} nodes answer") } else { String::new() };
-                print_line(&format!("{}{of_how_many}", verdict.in_words()))?;
+                print_line(&format!("{said}{of_how_many}"))?;
             }
         }
     }
@@ -143,12 +143,13 @@ impl Verdict {
         }
     }
 
-    const fn in_words(self) -> &'static str {
+    /// The line below the table; the error alone speaks of too few.
+    const fn in_words(self) -> Option<&'static str> {
         match self {
-            Verdict::Equal => "equal",
-            Verdict::Different => "not equal",
-            Verdict::Behind => "not comparable: one is behind",
-            Verdict::TooFew => "too few",
+            Verdict::Equal => Some("equal"),
+            Verdict::Different => Some("not equal"),
+            Verdict::Behind => Some("not comparable: one is behind"),
+            Verdict::TooFew => None,
         }
     }
 }

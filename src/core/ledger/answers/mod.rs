@@ -30,7 +30,7 @@ pub(super) const WITHOUT_TRACE_KEPT_MS: u64 = 2 * SIGNED_WITHIN_MS;
 /// Answers of this span of time are forgotten together.
 const GENERATION_MS: u64 = 10_000;
 
-/// What an answer takes beside its results, at most about, in bytes: 58 in a run, and up to 190 among the latest.
+/// What an answer takes beside its results, about, in bytes: 58 in a run, and up to 190 among the latest.
 const BESIDE_RESULTS: u64 = 96;
 
 /// What a request was about: the beginning of a BLAKE3-256. It guards against mistakes; who looks for two requests that are alike
@@ -144,15 +144,20 @@ fn beginning(hasher: &blake3::Hasher) -> Content {
 
 impl Key {
     fn of(caller: Caller, request: RequestId) -> Key {
-        let mut hasher = blake3::Hasher::new();
-        match caller {
-            Caller::Anyone => return Key::OfAnyone(request.0),
-            Caller::Administrator => hasher.update(&[1]),
-            Caller::User(user) => hasher.update(&[2]).update(&user.0),
+        let hashed = |parts: &[&[u8]]| {
+            let mut hasher = blake3::Hasher::new();
+            for part in parts {
+                hasher.update(part);
+            }
+            let mut id = Id::default();
+            hasher.update(&request.0).finalize_xof().fill(&mut id);
+            Key::OfKnown(id)
         };
-        let mut id = Id::default();
-        hasher.update(&request.0).finalize_xof().fill(&mut id);
-        Key::OfKnown(id)
+        match caller {
+            Caller::Anyone => Key::OfAnyone(request.0),
+            Caller::Administrator => hashed(&[&[1]]),
+            Caller::User(user) => hashed(&[&[2], &user.0]),
+        }
     }
 }
 
