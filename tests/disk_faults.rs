@@ -76,6 +76,7 @@ async fn survive(error: Errno, words: &[&str]) {
         assert!(last.contains(word), "{word:?} is missing in the last line of:\n{log}");
     }
     assert!(!log.contains("panicked"), "{log}");
+    assert!(!log.contains("LogId"), "that is for whoever wrote the program:\n{log}");
     assert!(cluster.settled_after(first.term.0).await.node.0 != leader);
 
     // There is space again, or another disk with the same files.

@@ -9,6 +9,7 @@ use actix::{Actor, AsyncContext, Context, Handler, Message};
 use tokio::sync::watch;
 
 use super::desk::Desk;
+use super::ledger::without_quorum;
 use super::resources;
 use super::shared::{Shared, View};
 use super::worker::Tools;
@@ -578,6 +579,8 @@ impl Handler<StatusAsked> for Node {
         let (load, _, counters) = self.parts.desk.load();
         let usage = resources::usage();
         let view = &self.raft_view;
+        let without_quorum = without_quorum(shared, &self.parts.raft);
+        let coordinator = self.parts.election.coordinator().filter(|_| without_quorum.is_none());
         let peer = |(node, address): (NodeId, SocketAddr)| {
             let heard = self.heard_of(node);
             PeerStatus {
@@ -596,8 +599,9 @@ impl Handler<StatusAsked> for Node {
             state: self.parts.recovery.state(),
             role: self.role(),
             term: view.term,
-            coordinator: self.parts.election.coordinator(),
-            cause: self.parts.election.coordinator().and_then(|coordinator| self.parts.raft.cause_of(coordinator)),
+            coordinator,
+            without_quorum_ms: without_quorum.map(|quiet| quiet.as_millis() as u64),
+            cause: coordinator.and_then(|coordinator| self.parts.raft.cause_of(coordinator)),
             load,
             workers: self.parts.workers,
             queued: counters.queued,

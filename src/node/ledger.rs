@@ -194,18 +194,8 @@ impl Ledger {
         NotHere::Refused(problem)
     }
 
-    /// How long no majority has confirmed a leader. One that is cut off still believes that it leads: then it is its majority that
-    /// counts.
-    fn quiet(&self) -> Duration {
-        match self.shared.leaderless_since() {
-            Some(since) => time::now().since(since),
-            None => self.raft.quorum_age().unwrap_or_default(),
-        }
-    }
-
     fn nobody_leads(&self) -> Problem {
-        let quiet = self.quiet();
-        if quiet >= NO_QUORUM_AFTER {
+        if let Some(quiet) = without_quorum(&self.shared, &self.raft) {
             let detail =
                 format!("no quorum: no majority of the nodes has confirmed a leader for {:.1} s", quiet.as_secs_f64());
             return Problem::new(ProblemCode::NoQuorum, detail);
@@ -216,12 +206,22 @@ impl Ledger {
 
     /// Too many wait: for their turn, or for a majority.
     fn overloaded(&self) -> Problem {
-        if self.quiet() >= NO_QUORUM_AFTER {
+        if without_quorum(&self.shared, &self.raft).is_some() {
             return self.nobody_leads();
         }
         let detail = "too many writes wait already: nothing was done, try again";
         Problem { retry_after_ms: Some(OVERLOAD_PAUSE_MS), ..Problem::new(ProblemCode::Overloaded, detail) }
     }
+}
+
+/// How long no majority has confirmed a leader, as far as a node knows; none if one has within the last second. A leader that is cut off
+/// still believes that it leads: then it is its majority that counts.
+pub fn without_quorum(shared: &Shared, raft: &RaftNode) -> Option<Duration> {
+    let quiet = match shared.leaderless_since() {
+        Some(since) => time::now().since(since),
+        None => raft.quorum_age()?,
+    };
+    (quiet >= NO_QUORUM_AFTER).then_some(quiet)
 }
 
 fn is_refused(not_here: &NotHere, code: ProblemCode) -> bool {

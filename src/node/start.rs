@@ -159,6 +159,12 @@ async fn serve(
     // What stands in the log is newer than the configuration.
     links.follow(&raft.roster());
     say_where_it_is_found(&raft.roster(), member, options.place);
+    if !knows_others && raft.roster().is_empty() {
+        let http = options.place.http;
+        log::info!(
+            "node {id}: waits to be taken in by `client members add {id} {http}`, or `replace` if there was a node {id} before"
+        );
+    }
 
     let workers = if config.jobs.workers > 0 { config.jobs.workers } else { cores() };
     let desk = desk(config, workers, &tools);

@@ -85,8 +85,11 @@ pub struct NodeStatus {
     pub role: RaftRole,
     /// Its term.
     pub term: Term,
-    /// The confirmed coordinator that it knows.
+    /// The confirmed coordinator that it knows. A node that leads knows none while no majority confirms it.
     pub coordinator: Option<Leadership>,
+    /// Milliseconds for which no majority has confirmed a leader, as far as the node knows; none if one has within the last second.
+    #[serde(default)]
+    pub without_quorum_ms: Option<u64>,
     /// Why that one was elected, once its record has come through the log.
     pub cause: Option<Cause>,
     /// Its load in jobs per worker.

@@ -49,7 +49,7 @@ pub enum RaftError {
     Disk {
         /// The node.
         node: MemberId,
-        /// What was done, and the system's answer.
+        /// The system's answer.
         error: String,
     },
     /// Raft stopped: a bug. The node must end; what it acknowledged is safe with the others.

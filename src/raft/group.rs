@@ -1,6 +1,7 @@
 //! One node's part in the Raft group, over any runtime: how it campaigns, hands over, proposes and answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::error::Error as _;
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -488,11 +489,14 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     pub(crate) fn stopped(&self, fatal: &Fatal<Types<R>>) -> RaftError {
-        let (node, error) = (self.me, fatal.to_string());
-        match fatal {
-            Fatal::StorageError(_) => RaftError::Disk { node, error },
-            _ => RaftError::Stopped { node, error },
-        }
+        let node = self.me;
+        let Fatal::StorageError(fault) = fatal else {
+            return RaftError::Stopped { node, error: fatal.to_string() };
+        };
+        let error = fault.source().map_or_else(|| fault.to_string(), ToString::to_string);
+        // The library writes the type of the system's answer before it.
+        let error = error.strip_prefix("std::io::error::Error: ").map_or_else(|| error.clone(), str::to_owned);
+        RaftError::Disk { node, error }
     }
 }
 

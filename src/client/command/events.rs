@@ -114,6 +114,9 @@ pub async fn explain(arguments: &ExplainArguments, target: &TargetArguments) -> 
         Some(term) => elections.iter().find(|result| result.coordinator.term.0 == term),
     };
     let Some(result) = found else {
+        if elections.is_empty() {
+            return Err(CommandError::new(Exit::NotFound, "no election is remembered: the cluster has not begun yet"));
+        }
         let known: Vec<String> = elections.iter().map(|result| result.coordinator.term.to_string()).collect();
         let term = arguments.term.map_or(String::new(), |term| format!(" of term {term}"));
         let text = format!("no election{term} is remembered; there are those of terms {}", known.join(", "));

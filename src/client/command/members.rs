@@ -129,6 +129,10 @@ fn show(members: &Members, format: Format) -> Result<(), CommandError> {
     if format == Format::Json {
         return print_line(&json_line(members)?);
     }
+    if members.members.is_empty() {
+        let text = "the cluster has not begun yet: it waits until all configured nodes answer one another";
+        return Err(CommandError::new(Exit::Unavailable, text));
+    }
     let mut table = new_table();
     table.set_header(["NODE", "INCARNATION", "ROLE", "ADDRESS", "NODE ADDRESS", "SINCE", "LAST SEEN", "ENTRIES"]);
     for member in &members.members {
@@ -141,9 +145,6 @@ fn show(members: &Members, format: Format) -> Result<(), CommandError> {
     if !members.leads {
         let text = format!("as node {} knows it, which does not lead", members.node);
         eprintln!("{text}");
-    }
-    if members.members.is_empty() {
-        return Err(CommandError::new(Exit::Unavailable, "the cluster has not begun yet"));
     }
     Ok(())
 }

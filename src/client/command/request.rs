@@ -1,5 +1,6 @@
 //! What `encrypt` and `label` share: read a picture, send it, write the result.
 
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,10 +10,14 @@ use super::args::duration;
 use super::exit::CommandError;
 use super::files::{self, Existing, Force, Sink};
 use super::output::size;
+use super::status::ClusterView;
 use super::target::{Target, TargetArguments};
-use crate::client::{Job, Work};
+use crate::client::{Cluster, Job, Work};
 use crate::protocol::job::SealForm;
 use crate::time::now;
+
+/// After this time people wonder what is going on.
+const SLOW: Duration = Duration::from_secs(3);
 
 /// The flags of commands that write one image.
 #[derive(Clone, Debug, clap::Args)]
@@ -73,6 +78,14 @@ pub async fn perform(
     send(input, image, work, &sink, &mut target, done).await
 }
 
+/// Says once that it takes long, and what the cluster says of itself, which may be why.
+async fn tell_if_slow(cluster: &Cluster) -> Infallible {
+    tokio::time::sleep(SLOW).await;
+    let heading = ClusterView::of(&cluster.status().await).heading();
+    eprintln!("no answer yet, trying again until the --deadline ({heading})");
+    std::future::pending().await
+}
+
 /// The name of a picture, as it is kept inside a seal.
 pub fn file_name(input: &Path) -> String {
     input.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
@@ -91,7 +104,10 @@ pub async fn send(
     let start = now();
     let before = size(image.len());
     let job = Job { id: target.fresh_id(), image, name, work };
-    let answer = target.cluster.run(job).await?;
+    let answer = tokio::select! {
+        answer = target.cluster.run(job) => answer?,
+        never = tell_if_slow(&target.cluster) => match never {},
+    };
     let took = now().since(start);
     sink.write(&answer.image)?;
     eprintln!(

@@ -63,7 +63,7 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
 
 /// The cluster as the client sees it.
 #[derive(Debug, Serialize)]
-struct ClusterView {
+pub struct ClusterView {
     /// The confirmed coordinator of the highest term that any node knows.
     coordinator: Option<Leadership>,
     /// Why that one was elected, if a node that answers knows.
@@ -91,7 +91,7 @@ struct Row {
 }
 
 impl ClusterView {
-    fn of(reports: &[NodeReport]) -> ClusterView {
+    pub fn of(reports: &[NodeReport]) -> ClusterView {
         let statuses: Vec<&NodeStatus> = reports.iter().filter_map(|report| report.result.as_ref().ok()).collect();
         let commit = statuses.iter().map(|status| status.commit).max().unwrap_or_default();
         let mut nodes: Vec<Row> = reports.iter().map(|report| Row::of(report, &statuses, commit)).collect();
@@ -126,17 +126,6 @@ impl ClusterView {
         for column in table.column_iter_mut().skip(4) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        let heading = match self.coordinator {
-            Some(Leadership { term, node }) => {
-                let cause = match self.cause {
-                    None => String::new(),
-                    Some(cause @ (Cause::FirstStart | Cause::NoCoordinator)) => format!(" ({cause})"),
-                    Some(cause) => format!(" (the one before: {cause})"),
-                };
-                format!("coordinator: node {node} since term {term}{cause}")
-            }
-            None => "coordinator: none confirmed".into(),
-        };
         let problems = self.nodes.iter().filter_map(|row| {
             let (address, problem) = (row.address.as_ref()?, row.problem.as_ref()?);
             Some(format!("\n{address}: {problem}"))
@@ -145,7 +134,34 @@ impl ClusterView {
             let status = row.status.as_ref().filter(|status| !status.faults.is_empty())?;
             Some(format!("\nnode {}: {}", status.node, fault::in_words(&status.faults)))
         });
-        format!("{heading}\n{table}{}", problems.chain(faults).collect::<String>())
+        format!("{}\n{table}{}", self.heading(), problems.chain(faults).collect::<String>())
+    }
+
+    /// Who coordinates and since when, or why nobody does.
+    pub fn heading(&self) -> String {
+        match self.coordinator {
+            Some(Leadership { term, node }) => {
+                let cause = match self.cause {
+                    None => String::new(),
+                    Some(cause @ (Cause::FirstStart | Cause::NoCoordinator)) => format!(" ({cause})"),
+                    Some(cause) => format!(" (the one before: {cause})"),
+                };
+                format!("coordinator: node {node} since term {term}{cause}")
+            }
+            None => format!("coordinator: none{}", self.why_none()),
+        }
+    }
+
+    /// Behind "coordinator: none".
+    fn why_none(&self) -> String {
+        let statuses: Vec<&NodeStatus> = self.nodes.iter().filter_map(|row| row.status.as_ref()).collect();
+        if !statuses.is_empty() && statuses.iter().all(|status| status.term.0 == 0) {
+            return ", the cluster has not begun: it waits until all configured nodes answer one another".to_owned();
+        }
+        match statuses.iter().filter_map(|status| status.without_quorum_ms).min() {
+            Some(quiet) => format!(" confirmed, no quorum for {:.1} s", quiet as f64 / 1000.0),
+            None => " confirmed".to_owned(),
+        }
     }
 }
 

@@ -19,6 +19,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         role: RaftRole::Follower,
         term: Term(coordinator.0),
         coordinator: Some(Leadership { term: Term(coordinator.0), node: NodeId(coordinator.1) }),
+        without_quorum_ms: None,
         cause: Some(if coordinator.0 == 4 { Cause::PlannedStop } else { Cause::Silence }),
         load: Load::from(0.5),
         workers: 2,
@@ -80,6 +81,24 @@ fn a_cluster_of_silence_is_a_table_as_well() {
     assert_eq!(view.nodes[0].node, Some(NodeId(1)));
     assert!(view.table().contains("coordinator: none confirmed"));
     assert!(serde_json::to_string(&view).unwrap().contains("\"answers\":false"));
+}
+
+fn without_coordinator(node: u16, term: u64, without_quorum_ms: u64) -> NodeReport {
+    let mut report = answering(node, 40, (term, node), Vec::new());
+    let status = report.result.as_mut().unwrap();
+    (status.coordinator, status.without_quorum_ms) = (None, Some(without_quorum_ms));
+    report
+}
+
+/// What is wrong stands where the coordinator would.
+#[test]
+fn why_there_is_no_coordinator_stands_in_the_heading() {
+    let parted = ClusterView::of(&[without_coordinator(1, 4, 3_200), without_coordinator(2, 4, 2_900)]);
+    assert!(parted.table().starts_with("coordinator: none confirmed, no quorum for 2.9 s\n"), "{}", parted.table());
+    let new = ClusterView::of(&[without_coordinator(1, 0, 3_200), silent(Some(2))]);
+    assert!(new.table().starts_with("coordinator: none, the cluster has not begun"), "{}", new.table());
+    let one_is_cut_off = ClusterView::of(&[without_coordinator(1, 4, 3_200), answering(2, 40, (5, 2), Vec::new())]);
+    assert!(one_is_cut_off.table().starts_with("coordinator: node 2 since term 5"), "{}", one_is_cut_off.table());
 }
 
 /// Which links are cut stands in the table and in the JSON.

@@ -334,8 +334,10 @@ impl Liveness {
             let is_late = now.since(raft.last_append) > self.settings.lease;
             raft.overdue_ticks = if is_late { raft.overdue_ticks.saturating_add(1) } else { 0 };
             if raft.overdue_ticks >= OVERDUE_TICKS && peer.suspicion.is_none() {
-                peer.suspicion = Some(Cause::RaftSilence);
-                effects.push(Effect::Suspected { node: raft.leader, cause: Cause::RaftSilence });
+                // A leader that this node knows from its log alone, and has never heard, is silent in every way.
+                let cause = if peer.heard.is_some() { Cause::RaftSilence } else { Cause::Silence };
+                peer.suspicion = Some(cause);
+                effects.push(Effect::Suspected { node: raft.leader, cause });
             }
         }
     }

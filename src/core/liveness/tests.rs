@@ -165,6 +165,20 @@ fn raft_silence_is_suspicious() {
     assert_eq!(ticks(&mut hanging, 400, 600), [(560, suspected(Cause::Silence))], "and then its heartbeats stop too");
 }
 
+/// A node that comes back knows from its log who led. Who is not there is not said to send heartbeats.
+#[test]
+fn a_leader_that_was_never_heard_is_silent_in_every_way() {
+    let mut liveness = Liveness::new(Settings::new(vec![ONE, NodeId(3)]));
+    liveness.step(ms(0), Input::Follows { leader: Some(ONE) });
+    assert_eq!(ticks(&mut liveness, 0, 400), [(310, suspected(Cause::Silence))]);
+    assert_eq!(liveness.step(ms(401), Input::Heard { node: ONE }), [Effect::Trusted { node: ONE }]);
+    assert_eq!(
+        liveness.step(ms(405), Input::Tick),
+        [suspected(Cause::RaftSilence)],
+        "now it is heard, and appends nothing"
+    );
+}
+
 /// A follower that no leader appends to any more does not judge the old one.
 #[test]
 fn another_leader_ends_the_raft_silence() {

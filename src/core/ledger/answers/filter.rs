@@ -20,15 +20,15 @@ impl Hash {
     }
 }
 
-/// Tells of nearly every id that is not among others that it is not: a new request is looked for in each run, and is in none.
+/// Tells of nearly every id that is not among others that it is not: a new request is looked for in all runs, and is in none.
 /// A Bloom filter (Bloom 1970) in which an id has all its bits in one word, so that it costs one access to memory.
 #[derive(Debug)]
 pub(super) struct Filter(Vec<u64>);
 
 impl Filter {
-    /// Sixteen bits for each id.
-    pub fn of(ids: impl ExactSizeIterator<Item = Hash>) -> Filter {
-        let mut filter = Filter(vec![0; ids.len() / 4 + 1]);
+    /// For so many ids; sixteen bits for each.
+    pub fn of(count: usize, ids: impl Iterator<Item = Hash>) -> Filter {
+        let mut filter = Filter(vec![0; count / 4 + 1]);
         for id in ids {
             let (word, bits) = filter.place(id);
             filter.0[word] |= bits;
@@ -82,7 +82,7 @@ mod tests {
         const MANY: u64 = 16_384;
         for (family, id) in families.iter().enumerate() {
             let hashes: Vec<Hash> = (0..MANY).map(|number| Hash::of(&id(number))).collect();
-            let filter = Filter::of(hashes.iter().copied());
+            let filter = Filter::of(hashes.len(), hashes.iter().copied());
             assert!(hashes.iter().all(|hash| filter.may_have(*hash)));
             let taken = (MANY..2 * MANY).filter(|number| filter.may_have(Hash::of(&id(*number)))).count();
             assert!(taken < MANY as usize / 50, "family {family}: {taken} of {MANY} others");

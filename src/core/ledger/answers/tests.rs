@@ -120,3 +120,18 @@ fn runs_are_written_as_one_map() {
     assert_eq!(clone.len(), 903);
     assert!(map.iter().all(|(id, kept)| kepts.get(id, Hash::of(id)) == Some(kept)));
 }
+
+/// The price of finding that a request is new does not grow with the number of answers: the groups of runs are as many as the ones in
+/// the number of runs as binary digits, and one when nothing more is added.
+#[test]
+fn many_runs_are_few_groups() {
+    let mut kepts = Kepts::default();
+    for number in 1..=400u64 {
+        kepts.insert(u128::from(number).to_be_bytes(), Kept::new(number, &answer(number)));
+        let runs = number as usize / 4;
+        assert_eq!(kepts.groups_and_runs(), (runs.count_ones() as usize, runs));
+    }
+    kepts.close();
+    assert_eq!(kepts.groups_and_runs(), (1, 100));
+    assert_eq!(kepts.len(), 400);
+}
