@@ -30,7 +30,7 @@ mod watch;
 pub use cluster::Cluster;
 pub use error::{AttemptError, ClientError, RequestFailed};
 pub use ledger::{Consistency, LookedUp, Value};
-pub use queries::{FailTarget, NodeReport};
+pub use queries::{FailTarget, NodeReport, confirmed_coordinator};
 pub use sealed::SealedFile;
 pub use settings::{ClientCredentials, ClientSettings, NodeAddress};
 pub use signer::Signer;

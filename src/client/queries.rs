@@ -64,6 +64,14 @@ impl fmt::Display for FailTarget {
     }
 }
 
+/// The coordinator of the highest term that any node names, unless that node itself says that no majority confirms it any more: those who
+/// hear it do not know.
+pub fn confirmed_coordinator(statuses: &[&NodeStatus]) -> Option<Leadership> {
+    let named = statuses.iter().filter_map(|status| status.coordinator).max()?;
+    let denies = |status: &&NodeStatus| status.node == named.node && status.without_quorum_ms.is_some();
+    (!statuses.iter().any(denies)).then_some(named)
+}
+
 impl Cluster {
     /// Asks all nodes at once for their status: those of the settings in their order, then those that they name and that were not
     /// asked.
@@ -183,8 +191,8 @@ impl Cluster {
         if reports.iter().all(|report| report.result.is_err()) {
             return Err(self.nobody_answers());
         }
-        let known = reports.iter().filter_map(|report| report.result.as_ref().ok()?.coordinator);
-        known.max().ok_or(ClientError::NoCoordinator)
+        let statuses: Vec<&NodeStatus> = reports.iter().filter_map(|report| report.result.as_ref().ok()).collect();
+        confirmed_coordinator(&statuses).ok_or(ClientError::NoCoordinator)
     }
 
     /// The elections that the cluster remembers, the oldest first.

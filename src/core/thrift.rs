@@ -34,6 +34,8 @@ pub struct Thrift {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Seen {
     sent: Moment,
+    /// What it was sent was as much as a message holds.
+    was_full: bool,
     waits: bool,
     doubted: Moment,
 }
@@ -45,15 +47,20 @@ impl Thrift {
         self.seen.retain(|member, _| self.followers.contains(member));
     }
 
+    /// Whether that member is one of them.
+    pub fn counts(&self, member: MemberId) -> bool {
+        self.followers.contains(&member)
+    }
+
     /// Everybody gets entries at once for a while: the lead changes hands.
     pub fn hurry(&mut self, until: Moment) {
         self.hurry = self.hurry.max(until);
     }
 
-    /// Entries leave for a follower.
-    pub fn sent(&mut self, to: MemberId, now: Moment) {
+    /// Entries leave for a follower; as many as a message holds, so that there may be more, or all that there are.
+    pub fn sent(&mut self, to: MemberId, is_full: bool, now: Moment) {
         let seen = self.seen.entry(to).or_default();
-        (seen.sent, seen.waits) = (now, true);
+        (seen.sent, seen.was_full, seen.waits) = (now, is_full, true);
     }
 
     /// The follower has answered, or something else is known of what it was sent.
@@ -71,8 +78,10 @@ impl Thrift {
         if now < self.hurry || !self.followers.contains(&to) || self.prompt(now).any(|prompt| prompt == to) {
             return Duration::ZERO;
         }
-        let sent = self.seen.get(&to).map_or(Moment::default(), |seen| seen.sent);
-        PAUSE.saturating_sub(now.since(sent))
+        match self.seen.get(&to) {
+            Some(seen) if !seen.was_full => PAUSE.saturating_sub(now.since(seen.sent)),
+            _ => Duration::ZERO,
+        }
     }
 
     /// As many followers as make a majority with the leader: those that are not doubted first, then by their ids.
@@ -127,10 +136,21 @@ mod tests {
     fn who_waits_does_so_for_five_milliseconds_after_what_it_was_sent_last() {
         let mut thrift = thrift([2, 3]);
         assert_eq!(thrift.pause(member(3), NOW), Duration::ZERO, "nothing was sent for long");
-        thrift.sent(member(3), NOW);
+        thrift.sent(member(3), false, NOW);
         thrift.answered(member(3), true, NOW + MS);
         assert_eq!(thrift.pause(member(3), NOW + MS), 4 * MS);
         assert_eq!(thrift.pause(member(3), NOW + 5 * MS), Duration::ZERO);
+    }
+
+    /// A follower that is behind, or gets more entries than messages hold, is not held up.
+    #[test]
+    fn who_was_sent_as_much_as_a_message_holds_does_not_wait() {
+        let mut thrift = thrift([2, 3]);
+        thrift.sent(member(3), true, NOW);
+        thrift.answered(member(3), true, NOW + MS);
+        assert_eq!(thrift.pause(member(3), NOW + MS), Duration::ZERO);
+        thrift.sent(member(3), false, NOW + MS);
+        assert_eq!(thrift.pause(member(3), NOW + MS), 5 * MS);
     }
 
     /// Nobody is counted on who has just failed, is slow, or has been asked for long.
@@ -138,22 +158,22 @@ mod tests {
     fn another_takes_the_place_of_who_fails_or_is_slow() {
         let fresh = thrift([2, 3]);
         let mut failed = fresh.clone();
-        failed.sent(member(2), NOW);
+        failed.sent(member(2), false, NOW);
         failed.answered(member(2), false, NOW);
         assert_eq!(prompt(&failed, NOW), [3]);
         assert_eq!(prompt(&failed, NOW + DOUBTED), [2], "and then it is asked again");
 
         let mut slow = fresh;
-        slow.sent(member(2), NOW);
+        slow.sent(member(2), false, NOW);
         assert_eq!(prompt(&slow, NOW), [2]);
         assert_eq!(slow.pause(member(3), NOW + 11 * MS), Duration::ZERO);
-        slow.sent(member(3), NOW + 11 * MS);
+        slow.sent(member(3), false, NOW + 11 * MS);
         assert_eq!(slow.pause(member(3), NOW + 12 * MS), Duration::ZERO, "node 2 still does not answer");
         slow.answered(member(2), true, NOW + 20 * MS);
         assert_eq!(prompt(&slow, NOW + 21 * MS), [3]);
 
         let mut both = failed;
-        both.sent(member(3), NOW);
+        both.sent(member(3), false, NOW);
         both.answered(member(3), false, NOW);
         assert_eq!(prompt(&both, NOW), [2], "somebody must be asked");
     }
@@ -166,7 +186,7 @@ mod tests {
         assert_eq!(prompt(&hurried, NOW + 10 * MS), [2]);
 
         let mut changing = thrift([2, 3]);
-        changing.sent(member(3), NOW);
+        changing.sent(member(3), false, NOW);
         changing.followers(None);
         assert_eq!(changing.pause(member(3), NOW), Duration::ZERO);
     }

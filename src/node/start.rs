@@ -81,7 +81,9 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
             .expect("a tokio runtime needs only what the process can have at its start")
     };
     let system = System::with_tokio_rt(runtime);
-    system.block_on(serve(options, directory, tools, doors, http_socket, peer_socket))
+    // As a task of its own: what the system itself runs is looked at whenever any actor is woken.
+    let serving = async { actix::spawn(serve(options, directory, tools, doors, http_socket, peer_socket)).await };
+    system.block_on(serving).unwrap_or_else(|ended| Err(NodeError::System(ended.to_string())))
 }
 
 /// Who may come in, and how, at each of the two ports.

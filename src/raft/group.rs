@@ -30,7 +30,7 @@ use crate::raft::ballot::Ballot;
 use crate::raft::error::{CampaignError, HandOverError, ProposeError, RaftError};
 use crate::raft::forward::{NotWritten, Written};
 use crate::raft::machine::Machine;
-use crate::raft::network::{self, Chunk, Envelope, Network, RaftTransport, Request, Response};
+use crate::raft::network::{self, Chunk, Envelope, MESSAGE_ENTRIES, Network, RaftTransport, Request, Response};
 use crate::raft::pace::Pace;
 use crate::raft::types::{Command, Snapshot, SnapshotMeta, Types, Vote, position};
 use crate::raft::{Applied, RaftSettings};
@@ -55,11 +55,6 @@ const READ_WAIT: Duration = Duration::from_secs(1);
 
 /// A leader that was heard, or acknowledged by a majority, so recently is there: the longest election timeout three times over.
 const LEADER_KNOWN: Duration = Duration::from_secs(1);
-
-/// Entries in one message at most. A new leader looks for the end of each follower's log by bisection, and sends so many entries with each
-/// question if they are there and fit: few, since its first commit waits for the answers, and not so few that there are many more questions
-/// (300 ask about five times in 6,000 entries, these eight times), or that a follower catches up slowly.
-const MESSAGE_ENTRIES: u64 = 32;
 
 /// The largest snapshot that is taken from a peer, in bytes.
 const SNAPSHOT_LIMIT_BYTES: u64 = codec::SNAPSHOT_LIMIT_BYTES as u64;
@@ -146,6 +141,10 @@ impl<R: AsyncRuntime> Group<R> {
 
     pub(crate) fn transport(&self) -> &dyn RaftTransport {
         self.transport.as_ref()
+    }
+
+    pub(crate) fn pace(&self) -> &Pace<R> {
+        &self.pace
     }
 
     pub(crate) fn ballot(&self) -> &Ballot {

@@ -168,10 +168,11 @@ impl RaftNode {
             .and_then(|snapshots| Machine::load(Arc::new(snapshots)))
             .map_err(|error| storage_error(settings.member, "read", &snapshot_directory, &error))?;
         let begun = settings.directory.with_extension("begun");
-        let log_store = LogStore::open(&log_directory, &begun, settings.segment_bytes)
+        let log_store = LogStore::open(&log_directory, &begun, settings.segment_bytes, settings.member)
             .map_err(|error| storage_error(settings.member, "open", &log_directory, &error))?;
-        let (syncs, disk) = (log_store.syncs(), log_store.disk());
+        let (syncs, disk, followers) = (log_store.syncs(), log_store.disk(), log_store.followers());
         let group = Group::start(&settings, transport, log_store, machine).await?;
+        group.pace().set_log(followers);
 
         // The library has published what it read from disk when it answers this. An empty view would be taken for a first start.
         let answer = group.raft().with_raft_state(|_| ()).await;

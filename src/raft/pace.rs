@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::pin::pin;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use openraft::type_config::TypeConfigExt;
@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::core::thrift::Thrift;
 use crate::id::MemberId;
+use crate::raft::log_store::Followers;
 use crate::raft::types::Types;
 use crate::time::Moment;
 
@@ -22,11 +23,13 @@ pub(crate) struct Pace<R: AsyncRuntime> {
     begun: InstantOf<Types<R>>,
     thrift: Mutex<Thrift>,
     hurried: Notify,
+    /// The log of this node, once it is known.
+    log: OnceLock<Followers>,
 }
 
 impl<R: AsyncRuntime> Pace<R> {
     pub fn new() -> Self {
-        Pace { begun: Types::<R>::now(), thrift: Mutex::default(), hurried: Notify::new() }
+        Pace { begun: Types::<R>::now(), thrift: Mutex::default(), hurried: Notify::new(), log: OnceLock::new() }
     }
 
     /// Who votes besides this node; none while two memberships count.
@@ -49,12 +52,25 @@ impl<R: AsyncRuntime> Pace<R> {
         }
     }
 
-    pub fn sent(&self, to: MemberId) {
-        self.thrift().sent(to, self.now());
+    pub fn sent(&self, to: MemberId, is_full: bool) {
+        self.thrift().sent(to, is_full, self.now());
     }
 
     pub fn answered(&self, to: MemberId, succeeded: bool) {
         self.thrift().answered(to, succeeded, self.now());
+    }
+
+    /// Whom to tell what followers have.
+    pub fn set_log(&self, log: Followers) {
+        // Set once, when Raft has been started.
+        let _ = self.log.set(log);
+    }
+
+    /// A member has all entries up to this one. Only those of voters are of use to a leader.
+    pub fn acknowledged(&self, by: MemberId, index: u64) {
+        if let Some(log) = self.log.get().filter(|_| self.thrift().counts(by)) {
+            log.acknowledged(index);
+        }
     }
 
     fn now(&self) -> Moment {

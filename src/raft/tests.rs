@@ -43,7 +43,7 @@ impl Default for Place {
 }
 
 fn open(directory: &Path) -> io::Result<LogStore> {
-    LogStore::open(directory, &directory.join("begun"), SEGMENT_BYTES)
+    LogStore::open(directory, &directory.join("begun"), SEGMENT_BYTES, MemberId::from(1))
 }
 
 struct Stores;

@@ -207,6 +207,7 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         role: RaftRole::Follower,
         term: Term(script.coordinator.map_or(0, |(term, _)| term)),
         coordinator: script.coordinator.map(|(term, node)| Leadership { term: Term(term), node: NodeId(node) }),
+        without_quorum_ms: None,
         cause: None,
         load: Load::from(script.load),
         workers: 1,

@@ -62,7 +62,8 @@ pub async fn check(root: &Path, marks: &[String]) -> Result<(), String> {
     let raft = root.join("raft");
     let snapshots = FileSnapshots::open(&raft.join("snapshot")).map_err(text)?;
     let machine = Machine::load(Arc::new(snapshots)).map_err(text)?;
-    let mut log = LogStore::open(&raft.join("log"), &raft.with_extension("begun"), SEGMENT_BYTES).map_err(text)?;
+    let mut log =
+        LogStore::open(&raft.join("log"), &raft.with_extension("begun"), SEGMENT_BYTES, member()).map_err(text)?;
     let (last, mut state) = {
         let applied = machine.applied();
         (applied.last, applied.state.clone())

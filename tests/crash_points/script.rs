@@ -57,8 +57,8 @@ fn state(index: u64) -> Vec<u8> {
 
 /// Opens log and snapshots below `root` and says what they hold.
 pub async fn open(root: &Path) -> Result<(LogStore, FileSnapshots, Log, Option<u64>), String> {
-    let mut store =
-        LogStore::open(&root.join("log"), &root.join("begun"), SEGMENT_BYTES).map_err(|error| error.to_string())?;
+    let mut store = LogStore::open(&root.join("log"), &root.join("begun"), SEGMENT_BYTES, member())
+        .map_err(|error| error.to_string())?;
     let snapshots = FileSnapshots::open(&root.join("snapshot")).map_err(|error| error.to_string())?;
     let log = read(&mut store).await?;
     let snapshot = match snapshots.load().map_err(|error| error.to_string())? {
@@ -156,7 +156,9 @@ impl Script {
             0..10 => {
                 self.term += 1;
                 let number = self.begin(Operation::Vote(self.term));
-                self.store.save_vote(&Vote::new(self.term, member())).await.unwrap();
+                // What follows another member is written in another way.
+                let leader = if self.rng.random() { member() } else { other() };
+                self.store.save_vote(&Vote::new(self.term, leader)).await.unwrap();
                 self.log.vote = Some(self.term);
                 self.done(number);
             }
@@ -240,7 +242,11 @@ impl Script {
     }
 }
 
-/// Whose votes they are.
+/// Whose log it is.
 pub fn member() -> MemberId {
     MemberId { node: NodeId(1), incarnation: Incarnation(7) }
+}
+
+fn other() -> MemberId {
+    MemberId { node: NodeId(2), incarnation: Incarnation(7) }
 }

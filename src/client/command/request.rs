@@ -81,8 +81,12 @@ pub async fn perform(
 /// Says once that it takes long, and what the cluster says of itself, which may be why.
 async fn tell_if_slow(cluster: &Cluster) -> Infallible {
     tokio::time::sleep(SLOW).await;
-    let heading = ClusterView::of(&cluster.status().await).heading();
-    eprintln!("no answer yet, trying again until the --deadline ({heading})");
+    let reports = cluster.status().await;
+    let says = match reports.iter().any(|report| report.result.is_ok()) {
+        true => format!(" ({})", ClusterView::of(&reports).heading()),
+        false => String::new(),
+    };
+    eprintln!("no answer yet, waiting until the --deadline{says}");
     std::future::pending().await
 }
 

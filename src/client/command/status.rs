@@ -11,7 +11,7 @@ use super::args::duration;
 use super::exit::{CommandError, Exit};
 use super::output::{Format, json_line, new_table, print_line};
 use super::target::TargetArguments;
-use crate::client::NodeReport;
+use crate::client::{NodeReport, confirmed_coordinator};
 use crate::id::{Load, NodeId};
 use crate::protocol::election::Cause;
 use crate::protocol::fault;
@@ -100,7 +100,7 @@ impl ClusterView {
         let heard: BTreeSet<NodeId> = statuses.iter().flat_map(|status| &status.peers).map(|peer| peer.node).collect();
         nodes.extend(heard.difference(&asked).map(|&node| Row::hearsay(Some(node), None, &statuses)));
         nodes.sort_by_key(|row| (row.node.is_none(), row.node));
-        let coordinator = statuses.iter().filter_map(|status| status.coordinator).max();
+        let coordinator = confirmed_coordinator(&statuses);
         let agreeing = statuses.iter().filter(|status| coordinator.is_some() && status.coordinator == coordinator);
         ClusterView { coordinator, cause: agreeing.filter_map(|status| status.cause).next(), nodes }
     }
@@ -156,7 +156,8 @@ impl ClusterView {
     fn why_none(&self) -> String {
         let statuses: Vec<&NodeStatus> = self.nodes.iter().filter_map(|row| row.status.as_ref()).collect();
         if !statuses.is_empty() && statuses.iter().all(|status| status.term.0 == 0) {
-            return ", the cluster has not begun: it waits until all configured nodes answer one another".to_owned();
+            return ", and no node that answers knows of any: a cluster begins when all configured nodes answer one another"
+                .to_owned();
         }
         match statuses.iter().filter_map(|status| status.without_quorum_ms).min() {
             Some(quiet) => format!(" confirmed, no quorum for {:.1} s", quiet as f64 / 1000.0),

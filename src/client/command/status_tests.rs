@@ -96,9 +96,12 @@ fn why_there_is_no_coordinator_stands_in_the_heading() {
     let parted = ClusterView::of(&[without_coordinator(1, 4, 3_200), without_coordinator(2, 4, 2_900)]);
     assert!(parted.table().starts_with("coordinator: none confirmed, no quorum for 2.9 s\n"), "{}", parted.table());
     let new = ClusterView::of(&[without_coordinator(1, 0, 3_200), silent(Some(2))]);
-    assert!(new.table().starts_with("coordinator: none, the cluster has not begun"), "{}", new.table());
+    assert!(new.table().starts_with("coordinator: none, and no node that answers knows"), "{}", new.table());
     let one_is_cut_off = ClusterView::of(&[without_coordinator(1, 4, 3_200), answering(2, 40, (5, 2), Vec::new())]);
     assert!(one_is_cut_off.table().starts_with("coordinator: node 2 since term 5"), "{}", one_is_cut_off.table());
+    // Of five nodes two are left: one still hears the other, which knows that it leads no more.
+    let two_of_five = ClusterView::of(&[without_coordinator(1, 4, 3_200), answering(2, 40, (4, 1), Vec::new())]);
+    assert!(two_of_five.table().starts_with("coordinator: none confirmed, no quorum"), "{}", two_of_five.table());
 }
 
 /// Which links are cut stands in the table and in the JSON.

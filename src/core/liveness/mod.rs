@@ -297,7 +297,10 @@ impl Liveness {
 
     fn raft_is_heard(&mut self, effects: &mut Vec<Effect>) {
         let Some(node) = self.raft.map(|raft| raft.leader) else { return };
-        let silent = |peer: &&mut Peer| peer.suspicion == Some(Cause::RaftSilence);
+        // Of a leader that was never heard, its appends are all that can be missed.
+        let silent = |peer: &&mut Peer| {
+            peer.suspicion == Some(Cause::RaftSilence) || (peer.suspicion.is_some() && peer.heard.is_none())
+        };
         if let Some(peer) = self.peers.get_mut(&node).filter(silent) {
             peer.suspicion = None;
             effects.push(Effect::Trusted { node });

@@ -171,6 +171,8 @@ fn a_leader_that_was_never_heard_is_silent_in_every_way() {
     let mut liveness = Liveness::new(Settings::new(vec![ONE, NodeId(3)]));
     liveness.step(ms(0), Input::Follows { leader: Some(ONE) });
     assert_eq!(ticks(&mut liveness, 0, 400), [(310, suspected(Cause::Silence))]);
+    let mut appends = liveness.clone();
+    assert_eq!(appends.step(ms(401), Input::Appended), [Effect::Trusted { node: ONE }]);
     assert_eq!(liveness.step(ms(401), Input::Heard { node: ONE }), [Effect::Trusted { node: ONE }]);
     assert_eq!(
         liveness.step(ms(405), Input::Tick),

@@ -30,6 +30,7 @@ use tokio::sync::oneshot;
 use self::contents::Found;
 use self::frame::{Step, invalid};
 use self::writer::{Shared, State, Waiter};
+use crate::id::MemberId;
 use crate::raft::sync_clock::SyncClock;
 use crate::raft::types::{Entry, LogId, Payload, Tokio, Types, Vote};
 
@@ -83,11 +84,12 @@ impl Begun {
 impl LogStore {
     /// Opens the log in an existing directory, in which no other process has it open; its files have `segment_bytes`, normally
     /// [`SEGMENT_BYTES`]. What a crash has left half written at the very end is cut off; nobody was told that it was kept. `begun` is
-    /// a file elsewhere that marks a log that has held a vote.
+    /// a file elsewhere that marks a log that has held a vote, `me` the member whose log it is: entries of another leader may be written at
+    /// once.
     ///
     /// # Errors
     /// The system's; `InvalidData` if the log is damaged elsewhere, or empty although it is marked.
-    pub fn open(directory: &Path, begun: &Path, segment_bytes: usize) -> io::Result<LogStore> {
+    pub fn open(directory: &Path, begun: &Path, segment_bytes: usize, me: MemberId) -> io::Result<LogStore> {
         let marked = begun.try_exists()?;
         let segments::Recovered { mut segments, contents } = segments::recover(directory, marked)?;
         if marked && contents.checkpoint.vote.is_none() {
@@ -96,7 +98,7 @@ impl LogStore {
         if segments.is_empty() {
             segments.push(segments::create(directory, 1, segment_bytes, &contents.checkpoint)?);
         }
-        let shared = Arc::new(Shared::new(directory.to_owned(), segment_bytes, contents, segments));
+        let shared = Arc::new(Shared::new(directory.to_owned(), segment_bytes, me, contents, segments));
         let writing = shared.clone();
         let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || writing.run())?;
         let begun = Begun { path: begun.to_owned(), marked: Mutex::new(marked) };
@@ -113,6 +115,11 @@ impl LogStore {
         LogDisk(Arc::downgrade(&self.0))
     }
 
+    /// Where it is told what followers have. It does not keep the log open.
+    pub(crate) fn followers(&self) -> Followers {
+        Followers(Arc::downgrade(&self.0))
+    }
+
     /// Reads the log as it is now.
     fn look<T>(&self, look: impl FnOnce(&State) -> T) -> T {
         look(&self.0.shared.state())
@@ -127,6 +134,18 @@ impl LogStore {
             self.0.shared.sync(state, Waiter::Caller(sender));
         }
         synced.await.unwrap_or_else(|_| Err(io::Error::other("the log's writer has ended")))
+    }
+}
+
+/// What followers have of the log.
+pub(crate) struct Followers(Weak<Open>);
+
+impl Followers {
+    /// One of them has all entries up to this one.
+    pub fn acknowledged(&self, index: u64) {
+        if let Some(open) = self.0.upgrade() {
+            open.shared.acknowledged(index);
+        }
     }
 }
 
@@ -271,7 +290,7 @@ impl RaftLogStorage<Types<Tokio>> for LogStore {
         for entry in entries {
             state.put(Step::Entry(entry))?;
         }
-        self.0.shared.sync(state, Waiter::Entries(callback));
+        self.0.shared.sync_soon(state, Waiter::Entries(callback));
         Ok(())
     }
 

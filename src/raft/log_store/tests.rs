@@ -17,6 +17,11 @@ use crate::raft::types::{Command, Entry, LogId, Payload, Vote};
 /// Small files, so that a few entries fill many.
 const SMALL: usize = 8 << 10;
 
+/// Whose log it is: a follower's, as the votes are for another member.
+fn me() -> MemberId {
+    MemberId { node: NodeId(1), incarnation: Incarnation(1) }
+}
+
 fn vote(term: u64) -> Vote {
     Vote::new(term, MemberId { node: NodeId(2), incarnation: Incarnation(2) })
 }
@@ -37,7 +42,7 @@ fn put(term: u64, index: u64, value: impl Into<Bytes>) -> Entry {
 }
 
 fn open_with(directory: &Path, segment_bytes: usize) -> io::Result<LogStore> {
-    LogStore::open(directory, &directory.join("begun"), segment_bytes)
+    LogStore::open(directory, &directory.join("begun"), segment_bytes, me())
 }
 
 fn open(directory: &Path) -> io::Result<LogStore> {
@@ -250,7 +255,7 @@ async fn a_log_that_is_lost_after_a_vote_is_not_a_first_start() {
     let root = tempfile::tempdir().unwrap();
     let (directory, begun) = (root.path().join("log"), root.path().join("begun"));
     fs::create_dir(&directory).unwrap();
-    let open = || LogStore::open(&directory, &begun, SEGMENT_BYTES);
+    let open = || LogStore::open(&directory, &begun, SEGMENT_BYTES, me());
     let mut log = open().unwrap();
     assert!(!begun.exists(), "a node that has not voted is free to begin");
     log.save_vote(&vote(1)).await.unwrap();

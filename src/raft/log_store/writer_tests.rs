@@ -1,0 +1,144 @@
+//! Who writes a frame, and when those are told who wait for it.
+
+use futures::FutureExt;
+use openraft::type_config::TypeConfigExt;
+
+use super::*;
+use crate::id::{Incarnation, NodeId};
+use crate::raft::types::{Entry, Payload, Vote};
+
+fn member(node: u16) -> MemberId {
+    MemberId { node: NodeId(node), incarnation: Incarnation(1) }
+}
+
+fn entry(index: u64) -> Step {
+    Step::Entry(Entry { log_id: LogId::new_term_index(1, index), payload: Payload::Blank })
+}
+
+/// The log of node 1, with a vote for `leader` in it, and nobody who writes.
+fn log_without_a_thread(directory: &tempfile::TempDir, leader: MemberId) -> Shared {
+    let checkpoint = Checkpoint { vote: Some(Vote::new(1, leader)), ..Checkpoint::default() };
+    let segment = segments::create(directory.path(), 1, 1 << 20, &checkpoint).unwrap();
+    Shared::new(directory.path().to_owned(), 1 << 20, member(1), Contents::begin(checkpoint), vec![segment])
+}
+
+/// Puts a step, and says whether it is on disk as soon as the call has returned.
+fn is_written_at_once(log: &Shared, step: Step) -> bool {
+    let (sender, mut synced) = oneshot::channel();
+    let mut state = log.state();
+    state.put(step).unwrap();
+    log.sync_soon(state, Waiter::Caller(sender));
+    synced.try_recv().is_ok_and(|result| result.is_ok())
+}
+
+#[test]
+fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log_without_a_thread(&directory, member(2));
+    log.state().slow = None;
+    assert!(is_written_at_once(&log, entry(0)));
+
+    log.state().slow = None;
+    log.state().is_writing = true;
+    assert!(!is_written_at_once(&log, entry(1)), "another frame is under way");
+    log.state().is_writing = false;
+
+    let slow = log_without_a_thread(&tempfile::tempdir().unwrap(), member(2));
+    assert!(!is_written_at_once(&slow, entry(0)), "a disk of which nothing is known yet");
+
+    let directory = tempfile::tempdir().unwrap();
+    let large = log_without_a_thread(&directory, member(2));
+    large.state().slow = None;
+    for index in 0..200 {
+        large.state().put(entry(index)).unwrap();
+    }
+    assert!(!is_written_at_once(&large, entry(200)), "many entries");
+}
+
+/// A leader goes on while its disk works: it has others to send to, and must give way if the disk stalls.
+#[test]
+fn a_leader_leaves_the_disk_to_the_thread() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log_without_a_thread(&directory, member(1));
+    log.state().slow = None;
+    assert!(!is_written_at_once(&log, entry(0)));
+}
+
+/// Writes the entry, and says when those who wait for it are told.
+fn write_for_raft(log: &Shared, index: u64) -> impl Future<Output = ()> + Unpin + use<> {
+    let (sender, told) = Types::<Tokio>::oneshot();
+    let mut state = log.state();
+    state.put(entry(index)).unwrap();
+    state.next.waiters.push(Waiter::Entries(IOFlushed::signal(sender)));
+    let job = state.begin_job(log.segment_bytes);
+    drop(state);
+    let _ = log.carry_out(job);
+    told.map(|result| result.unwrap().unwrap())
+}
+
+/// A follower has acknowledged an entry at a moment that is not over soon, however slow the disk of this test is. Says when.
+fn acknowledged_for_ever(log: &Shared, index: u64) -> Moment {
+    let at = time::now() + Duration::from_secs(3600);
+    log.state().acknowledged = Some((index, at));
+    at
+}
+
+/// The promise: a leader hears of its own copy no later than when it can use it, and not before if a follower is expected to follow.
+#[test]
+fn a_leader_is_told_of_its_own_copy_when_a_follower_has_one_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log_without_a_thread(&directory, member(1));
+    assert_eq!(write_for_raft(&log, 0).now_or_never(), Some(()), "no follower has ever acknowledged anything");
+
+    let at = acknowledged_for_ever(&log, 0);
+    let mut second = write_for_raft(&log, 1);
+    assert_eq!((&mut second).now_or_never(), None);
+    let mut third = write_for_raft(&log, 2);
+    assert_eq!((&mut third).now_or_never(), None);
+    log.acknowledged(1);
+    assert_eq!(second.now_or_never(), Some(()));
+    assert_eq!(third.now_or_never(), Some(()), "it is true, and costs nothing more");
+
+    acknowledged_for_ever(&log, 3);
+    assert_eq!(write_for_raft(&log, 3).now_or_never(), Some(()), "the follower was faster");
+    let state = log.state();
+    assert!(state.is_awaited_elsewhere(Some(4), at));
+    assert!(!state.is_awaited_elsewhere(Some(4), at + ALONE), "the followers are silent");
+}
+
+/// What nobody acknowledges is told after a moment, and in order when something else is told.
+#[tokio::test]
+async fn nothing_stays_untold() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = Arc::new(log_without_a_thread(&directory, member(1)));
+    acknowledged_for_ever(&log, 0);
+    let mut first = write_for_raft(&log, 1);
+    assert_eq!((&mut first).now_or_never(), None);
+    let (sender, synced) = oneshot::channel();
+    let job = {
+        let mut state = log.state();
+        state.next.waiters.push(Waiter::Caller(sender));
+        state.begin_job(log.segment_bytes)
+    };
+    let _ = log.carry_out(job);
+    assert_eq!(first.now_or_never(), Some(()));
+    assert!(synced.now_or_never().unwrap().unwrap().is_ok());
+
+    let second = write_for_raft(&log, 2);
+    let thread = std::thread::spawn({
+        let log = log.clone();
+        move || log.run()
+    });
+    second.await;
+    log.close();
+    thread.join().unwrap();
+}
+
+/// A follower answers its leader at once.
+#[test]
+fn a_follower_is_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log_without_a_thread(&directory, member(2));
+    acknowledged_for_ever(&log, 0);
+    assert_eq!(write_for_raft(&log, 1).now_or_never(), Some(()));
+}
