@@ -2,7 +2,7 @@
 //! never waits for a timer, and hundreds share one sync.
 //!
 //! That is a thread's work, since a sync may take any time. But two changes of thread take as long as a quick disk. So a small frame of a
-//! node that follows is written by whoever brings it, if the disk has been quick for a second: the node has nothing better to do until it
+//! node that follows is written by whoever brings it, if the disk is quick: the node has nothing better to do until it
 //! is synced, and one that stalls holds up nobody, as the leader has others to count on. And a leader's own copy counts for nothing until a
 //! follower has one too: it is told of both at once, which wakes it once less.
 
@@ -30,11 +30,14 @@ const KEPT_BUFFER_BYTES: usize = 256 << 10;
 /// A frame up to this size is small: a write of a client or a few, one page of the disk.
 const SMALL_BYTES: usize = 4 << 10;
 
-/// A disk that took longer for a frame is slow: a tenth of that would be noticed by the peers.
+/// A disk that took longer for a frame is slow. The peers would notice a hundred times as much.
 const SLOW: Duration = Duration::from_millis(1);
 
-/// For so long after a slow frame a disk is not taken for quick.
-const DOUBTED: Duration = Duration::from_secs(1);
+/// How many times as long as a slow frame took its disk is not taken for quick: a hiccup is forgotten soon, a stall is not.
+const DOUBTED: u32 = 20;
+
+/// How long nothing is known of a disk.
+const UNKNOWN: Duration = Duration::from_secs(1);
 
 /// How long a leader is not told of its own copies at most while no follower acknowledges them.
 const UNTOLD: Duration = Duration::from_millis(5);
@@ -60,8 +63,8 @@ pub struct State {
     next: Frame,
     /// Another frame is under way.
     is_writing: bool,
-    /// When the disk took longer than [`SLOW`] for a frame the last time, or the log was opened.
-    slow: Option<Moment>,
+    /// From when on the disk is taken for quick, if it is not slow before.
+    quick_from: Moment,
     /// The buffer of a frame before, for the one after `next`.
     spare: Vec<u8>,
     /// The index of the last entry that a follower is known to have, and since when.
@@ -147,12 +150,11 @@ impl State {
     }
 
     /// Whether the next frame is sure to be on disk in a moment, as far as one can know: it is small, no other is under way, nobody else
-    /// waits for it (a purge would delete files), it fills no segment, and the disk was quick for a while.
+    /// waits for it (a purge would delete files), it fills no segment, and the disk is quick.
     fn is_brief(&self, segment_bytes: usize, now: Moment) -> bool {
-        let is_quick = self.slow.is_none_or(|slow| now.since(slow) > DOUBTED);
         let bytes = self.next.bytes.len();
         let fits = bytes <= SMALL_BYTES && self.segments.last().is_some_and(|last| last.end + bytes < segment_bytes);
-        is_quick && fits && !self.is_writing && self.next.waiters.is_empty()
+        now >= self.quick_from && fits && !self.is_writing && self.next.waiters.is_empty()
     }
 
     /// Takes the next frame; nobody else does until [`State::end_job`].
@@ -210,7 +212,7 @@ impl Shared {
             contents,
             next,
             is_writing: false,
-            slow: Some(time::now()),
+            quick_from: time::now() + UNKNOWN,
             spare: Vec::new(),
             acknowledged: None,
             untold: Vec::new(),
@@ -354,7 +356,7 @@ impl Shared {
         let Job { frame, segment, .. } = job;
         let mut state = self.state();
         if took > SLOW {
-            state.slow = Some(time::now());
+            state.quick_from = state.quick_from.max(time::now() + took * DOUBTED);
         }
         if frame.bytes.len() == FRAME_BYTES {
             return;

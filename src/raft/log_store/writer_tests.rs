@@ -35,10 +35,10 @@ fn is_written_at_once(log: &Shared, step: Step) -> bool {
 fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_under_way() {
     let directory = tempfile::tempdir().unwrap();
     let log = log_without_a_thread(&directory, member(2));
-    log.state().slow = None;
+    log.state().quick_from = Moment::default();
     assert!(is_written_at_once(&log, entry(0)));
 
-    log.state().slow = None;
+    log.state().quick_from = Moment::default();
     log.state().is_writing = true;
     assert!(!is_written_at_once(&log, entry(1)), "another frame is under way");
     log.state().is_writing = false;
@@ -48,7 +48,7 @@ fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_un
 
     let directory = tempfile::tempdir().unwrap();
     let large = log_without_a_thread(&directory, member(2));
-    large.state().slow = None;
+    large.state().quick_from = Moment::default();
     for index in 0..200 {
         large.state().put(entry(index)).unwrap();
     }
@@ -60,7 +60,7 @@ fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_un
 fn a_leader_leaves_the_disk_to_the_thread() {
     let directory = tempfile::tempdir().unwrap();
     let log = log_without_a_thread(&directory, member(1));
-    log.state().slow = None;
+    log.state().quick_from = Moment::default();
     assert!(!is_written_at_once(&log, entry(0)));
 }
 
