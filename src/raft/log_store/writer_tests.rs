@@ -49,10 +49,10 @@ fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_un
     let directory = tempfile::tempdir().unwrap();
     let large = log_without_a_thread(&directory, member(2));
     large.state().quick_from = Moment::default();
-    for index in 0..200 {
+    for index in 0..1_000 {
         large.state().put(entry(index)).unwrap();
     }
-    assert!(!is_written_at_once(&large, entry(200)), "many entries");
+    assert!(!is_written_at_once(&large, entry(1_000)), "many entries");
 }
 
 /// A leader goes on while its disk works: it has others to send to, and must give way if the disk stalls.
@@ -90,7 +90,7 @@ fn a_leader_is_told_of_its_own_copy_when_a_follower_has_one_too() {
     let log = log_without_a_thread(&directory, member(1));
     assert_eq!(write_for_raft(&log, 0).now_or_never(), Some(()), "no follower has ever acknowledged anything");
 
-    let at = acknowledged_for_ever(&log, 0);
+    acknowledged_for_ever(&log, 0);
     let mut second = write_for_raft(&log, 1);
     assert_eq!((&mut second).now_or_never(), None);
     let mut third = write_for_raft(&log, 2);
@@ -99,7 +99,7 @@ fn a_leader_is_told_of_its_own_copy_when_a_follower_has_one_too() {
     assert_eq!(second.now_or_never(), Some(()));
     assert_eq!(third.now_or_never(), Some(()), "it is true, and costs nothing more");
 
-    acknowledged_for_ever(&log, 3);
+    let at = acknowledged_for_ever(&log, 3);
     assert_eq!(write_for_raft(&log, 3).now_or_never(), Some(()), "the follower was faster");
     let state = log.state();
     assert!(state.is_awaited_elsewhere(Some(4), at));
