@@ -301,7 +301,11 @@ fn a_sync_that_is_left_out_is_found() {
 #[test]
 fn what_a_killed_process_left_unsynced_is_synced_before_it_is_relied_on() {
     let first = Life::record(Disk::default(), Known::Log(Possible::nothing_yet()), 13);
-    let is_log = |event: &Event| matches!(event, Event::Write { name, .. } if name.ends_with(".wal"));
+    // A frame with an entry: what only says how far the log is committed may be lost, and a head is at the beginning.
+    let is_log = |event: &Event| match event {
+        Event::Write { name, offset, bytes } => name.ends_with(".wal") && *offset > 0 && bytes.len() > 300,
+        _ => false,
+    };
     let is_snapshot = |event: &Event| matches!(event, Event::Rename(..));
     let moments: [Events<'_>; 2] = [("the log", &is_log), ("the snapshot", &is_snapshot)];
     for (what, is_unsynced) in moments {
@@ -315,7 +319,8 @@ fn what_a_killed_process_left_unsynced_is_synced_before_it_is_relied_on() {
             has_begun |= matches!(event, Event::Mark(_));
             has_begun || !matches!(event, Event::Sync(_))
         };
-        let events = second.events.iter().filter(is_kept).cloned().collect();
+        // The first sync of the same file makes up for the one that was left out: what comes later shows nothing.
+        let events = second.events.iter().filter(is_kept).take(16).cloned().collect();
         let faulty = Life { events, ..second };
         let found = crash(&faulty, 400, &mut rng, &mut Tally::default());
         let found = found.expect_err(&format!("nobody missed the sync of {what}"));
