@@ -29,7 +29,7 @@ pub use start::{END_OF_FAILURE, run};
 
 /// Logs to standard error as `RUST_LOG` says; by default what an operator wants to see, and little of the libraries.
 pub fn init_logging() {
-    // What strangers send to a port is no error of this node, and must not fill its log. What goes wrong in Raft is told by `raft`, once.
+    // What strangers send to a port is no error of this node, and must not fill its log. What goes wrong in Raft is told by `raft`.
     let default = "info,openraft=off,actix_server=warn,actix_http=off,tracing::span=off";
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or(default))
         .format_timestamp_millis()

@@ -494,7 +494,7 @@ impl<R: AsyncRuntime> Group<R> {
         };
         let error = fault.source().map_or_else(|| fault.to_string(), ToString::to_string);
         // The library writes the type of the system's answer before it.
-        let error = error.strip_prefix("std::io::error::Error: ").map_or_else(|| error.clone(), str::to_owned);
+        let error = error.strip_prefix("std::io::error::Error: ").unwrap_or(&error).to_owned();
         RaftError::Disk { node, error }
     }
 }

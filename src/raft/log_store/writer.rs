@@ -274,26 +274,28 @@ impl Shared {
     fn next_job(&self) -> Option<Job> {
         let mut state = self.state();
         while state.is_writing || state.next.waiters.is_empty() {
-            let has_rest = state.next.bytes.len() > FRAME_BYTES && state.fault.is_none();
-            match (state.is_closed && !state.is_writing, has_rest) {
-                (true, true) => break,
-                (true, false) => {
-                    state.tell_rest();
-                    return None;
+            if state.is_closed && !state.is_writing {
+                if state.next.bytes.len() > FRAME_BYTES && state.fault.is_none() {
+                    break;
                 }
-                (false, _) if state.untold.is_empty() => {
-                    state = self.has_work.wait(state).unwrap_or_else(PoisonError::into_inner);
-                }
-                (false, _) => {
-                    let woken = self.has_work.wait_timeout(state, UNTOLD).unwrap_or_else(PoisonError::into_inner);
-                    state = woken.0;
-                    if woken.1.timed_out() {
-                        state.tell_rest();
-                    }
-                }
+                state.tell_rest();
+                return None;
             }
+            state = self.wait(state);
         }
         Some(state.begin_job(self.segment_bytes))
+    }
+
+    /// Waits until there may be work; no longer than [`UNTOLD`] if somebody is to be told then.
+    fn wait<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        if state.untold.is_empty() {
+            return self.has_work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        let (mut state, wait) = self.has_work.wait_timeout(state, UNTOLD).unwrap_or_else(PoisonError::into_inner);
+        if wait.timed_out() {
+            state.tell_rest();
+        }
+        state
     }
 
     /// Brings a frame to the disk, and tells those who wait for it.
