@@ -13,7 +13,7 @@ use crate::id::MemberId;
 use crate::time::Moment;
 
 /// How much later the others get entries, counted from the ones before: what came meanwhile travels together.
-const PAUSE: Duration = Duration::from_millis(5);
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Who takes longer to answer is slow.
 const SLOW: Duration = Duration::from_millis(10);
@@ -133,13 +133,13 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_does_so_for_five_milliseconds_after_what_it_was_sent_last() {
+    fn who_waits_does_so_for_ten_milliseconds_after_what_it_was_sent_last() {
         let mut thrift = thrift([2, 3]);
         assert_eq!(thrift.pause(member(3), NOW), Duration::ZERO, "nothing was sent for long");
         thrift.sent(member(3), false, NOW);
         thrift.answered(member(3), true, NOW + MS);
-        assert_eq!(thrift.pause(member(3), NOW + MS), 4 * MS);
-        assert_eq!(thrift.pause(member(3), NOW + 5 * MS), Duration::ZERO);
+        assert_eq!(thrift.pause(member(3), NOW + MS), 9 * MS);
+        assert_eq!(thrift.pause(member(3), NOW + 10 * MS), Duration::ZERO);
     }
 
     /// A follower that is behind, or gets more entries than messages hold, is not held up.
@@ -150,7 +150,7 @@ mod tests {
         thrift.answered(member(3), true, NOW + MS);
         assert_eq!(thrift.pause(member(3), NOW + MS), Duration::ZERO);
         thrift.sent(member(3), false, NOW + MS);
-        assert_eq!(thrift.pause(member(3), NOW + MS), 5 * MS);
+        assert_eq!(thrift.pause(member(3), NOW + MS), 10 * MS);
     }
 
     /// Nobody is counted on who has just failed, is slow, or has been asked for long.

@@ -8,7 +8,6 @@
 
 use std::io;
 use std::mem;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -150,11 +149,12 @@ impl State {
     }
 
     /// Whether the next frame is sure to be on disk in a moment, as far as one can know: it is small, no other is under way, nobody else
-    /// waits for it (a purge would delete files), it fills no segment, and the disk is quick.
+    /// waits for it (a purge would delete files), it fills no segment, it needs no new blocks, and the disk is quick.
     fn is_brief(&self, segment_bytes: usize, now: Moment) -> bool {
         let bytes = self.next.bytes.len();
-        let fits = bytes <= SMALL_BYTES && self.segments.last().is_some_and(|last| last.end + bytes < segment_bytes);
-        now >= self.quick_from && fits && !self.is_writing && self.next.waiters.is_empty()
+        let fits = |last: &Segment| last.end + bytes < segment_bytes.min(last.allocated);
+        let is_small = bytes <= SMALL_BYTES && self.segments.last().is_some_and(fits);
+        now >= self.quick_from && is_small && !self.is_writing && self.next.waiters.is_empty()
     }
 
     /// Takes the next frame; nobody else does until [`State::end_job`].
@@ -345,7 +345,7 @@ impl Shared {
         let Job { frame, segment, .. } = job;
         if frame.bytes.len() > FRAME_BYTES {
             segment.seal.close(&mut frame.bytes, segment.end);
-            segment.file.write_all_at(&frame.bytes, segment.end as u64)?;
+            segment.write(&frame.bytes, self.segment_bytes)?;
         }
         segment.file.sync_data()
     }
@@ -357,7 +357,9 @@ impl Shared {
         }
         let Job { frame, segment, .. } = job;
         let mut state = self.state();
-        if took > SLOW {
+        let allocated = state.segments.last().map_or(0, |segment| segment.allocated);
+        // New blocks take their time on any disk.
+        if took > SLOW && segment.allocated == allocated {
             state.quick_from = state.quick_from.max(time::now() + took * DOUBTED);
         }
         if frame.bytes.len() == FRAME_BYTES {
@@ -367,6 +369,7 @@ impl Shared {
         state.written += frame.bytes.len() as u64;
         if let Some(segment) = state.segments.last_mut() {
             segment.end += frame.bytes.len();
+            segment.allocated = job.segment.allocated;
         }
     }
 

@@ -1,5 +1,7 @@
 //! Who writes a frame, and when those are told who wait for it.
 
+use std::os::unix::fs::{FileExt, MetadataExt};
+
 use futures::FutureExt;
 use openraft::type_config::TypeConfigExt;
 
@@ -22,6 +24,19 @@ fn log_without_a_thread(directory: &tempfile::TempDir, leader: MemberId) -> Shar
     Shared::new(directory.path().to_owned(), 1 << 20, member(1), Contents::begin(checkpoint), vec![segment])
 }
 
+/// The same, and the first frames need no new blocks.
+fn log_with_blocks(directory: &tempfile::TempDir, leader: MemberId) -> Shared {
+    let log = log_without_a_thread(directory, leader);
+    log.state().segments[0].allocated = 1 << 20;
+    log
+}
+
+/// Does the thread's work.
+fn write_what_waits(log: &Shared) -> Rest {
+    let job = log.state().begin_job(log.segment_bytes);
+    log.carry_out(job)
+}
+
 /// Puts a step, and says whether it is on disk as soon as the call has returned.
 fn is_written_at_once(log: &Shared, step: Step) -> bool {
     let (sender, mut synced) = oneshot::channel();
@@ -36,18 +51,22 @@ fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_un
     let directory = tempfile::tempdir().unwrap();
     let log = log_without_a_thread(&directory, member(2));
     log.state().quick_from = Moment::default();
-    assert!(is_written_at_once(&log, entry(0)));
+    assert!(!is_written_at_once(&log, entry(0)), "it needs new blocks");
+    assert_eq!(write_what_waits(&log), Rest::Nothing);
+    log.state().quick_from = Moment::default();
+    assert!(is_written_at_once(&log, entry(1)));
 
     log.state().quick_from = Moment::default();
     log.state().is_writing = true;
-    assert!(!is_written_at_once(&log, entry(1)), "another frame is under way");
+    assert!(!is_written_at_once(&log, entry(2)), "another frame is under way");
     log.state().is_writing = false;
 
-    let slow = log_without_a_thread(&tempfile::tempdir().unwrap(), member(2));
+    let directory = tempfile::tempdir().unwrap();
+    let slow = log_with_blocks(&directory, member(2));
     assert!(!is_written_at_once(&slow, entry(0)), "a disk of which nothing is known yet");
 
     let directory = tempfile::tempdir().unwrap();
-    let large = log_without_a_thread(&directory, member(2));
+    let large = log_with_blocks(&directory, member(2));
     large.state().quick_from = Moment::default();
     for index in 0..1_000 {
         large.state().put(entry(index)).unwrap();
@@ -55,11 +74,32 @@ fn a_follower_writes_a_small_frame_itself_if_the_disk_is_quick_and_nothing_is_un
     assert!(!is_written_at_once(&large, entry(1_000)), "many entries");
 }
 
+/// The promise: most syncs write nothing about the file. What is written ahead is blank, and within the file.
+#[test]
+fn the_frames_after_a_new_block_find_theirs() {
+    let directory = tempfile::tempdir().unwrap();
+    let log = log_without_a_thread(&directory, member(2));
+    log.state().put(entry(0)).unwrap();
+    assert_eq!(write_what_waits(&log), Rest::Nothing);
+    let segment = log.state().segments[0].clone();
+    assert_eq!(segment.allocated, segment.end + (128 << 10));
+    assert!(segment.file.metadata().unwrap().blocks() * 512 >= segment.allocated as u64);
+
+    log.state().put(entry(1)).unwrap();
+    assert_eq!(write_what_waits(&log), Rest::Nothing);
+    let later = log.state().segments[0].clone();
+    assert_eq!(later.allocated, segment.allocated, "it is there");
+    let mut ahead = vec![1; (1 << 20) - later.end];
+    later.file.read_exact_at(&mut ahead, later.end as u64).unwrap();
+    assert!(ahead.iter().all(|byte| *byte == 0));
+    assert_eq!(later.file.metadata().unwrap().len(), 1 << 20);
+}
+
 /// A leader goes on while its disk works: it has others to send to, and must give way if the disk stalls.
 #[test]
 fn a_leader_leaves_the_disk_to_the_thread() {
     let directory = tempfile::tempdir().unwrap();
-    let log = log_without_a_thread(&directory, member(1));
+    let log = log_with_blocks(&directory, member(1));
     log.state().quick_from = Moment::default();
     assert!(!is_written_at_once(&log, entry(0)));
 }
