@@ -148,7 +148,8 @@ reset() {
         address=$(address_of "$id")
         ! listens "$address" || die "something listens on $address still: end the node $id that was started elsewhere; nothing was deleted"
     done
-    rm -rf data
+    local data; data=$(awk -F'"' '/^data *=/ { print $2; exit }' "$config")
+    rm -rf "$run" "${data:-data}"/cluster "${data:-data}"/node-*
     echo "data deleted: the next start makes a new cluster"
 }
 

@@ -15,7 +15,7 @@
 //! | [`raft`] | the only folder that names the Raft library | `core`, `image`, `identity`, `config` and below |
 //! | [`transport`] | outbound node connections | the same |
 //! | [`http`] | inbound routes, by caller | the same |
-//! | [`node`] | thin actors and the composition root | everything above but `client` |
+//! | [`node`] | thin actors and the composition root | everything above |
 //! | [`client`] | the client library | `protocol`, `core`, `image`, `identity`, `config` and below |
 //! | [`demo`] | the load generator: record → statistics → report | everything above |
 

@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, DEADLINE, eventually, heartbeat};
 use futures::future::join_all;
+use image_cloud::core::liveness::ProbeOutcome;
 use image_cloud::id::{NodeId, RequestId, Term};
 use image_cloud::protocol::election::{Campaign, ElectionMessage, RoundId};
 use image_cloud::protocol::ledger::{KvOperation, KvResult, Write as LedgerWrite};
 use image_cloud::protocol::status::Leadership;
 use image_cloud::protocol::sync::StateSync;
 use image_cloud::raft::{CampaignError, HandOverError, ProposeError, RaftNode};
-use image_cloud::transport::{CallError, ProbeOutcome, probe};
+use image_cloud::transport::{CallError, probe};
 
 /// Campaigns as the election core does: again after every refusal, until the node leads.
 fn campaign_until_led(cluster: &Cluster, node: u16, campaign: Campaign, vacancy: Option<Leadership>) -> Term {

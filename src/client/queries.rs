@@ -49,7 +49,7 @@ impl FromStr for FailTarget {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
-            "coordinator" => Ok(FailTarget::Coordinator),
+            "coordinator" | "leader" => Ok(FailTarget::Coordinator),
             _ => text.parse().map(FailTarget::Node).map_err(|error: String| format!("{error}, or \"coordinator\"")),
         }
     }

@@ -31,7 +31,7 @@ const MOST_MS: u64 = 3_600_000;
 /// The longest that a body may take to arrive: an hour.
 const MOST_UPLOAD_SECONDS: f64 = 3600.0;
 
-/// The longest time between two hand-overs: a year.
+/// The longest of any time in seconds, such as that between two hand-overs: a year.
 const MOST_SECONDS: f64 = 31_536_000.0;
 
 /// Why a configuration cannot be used.
@@ -295,7 +295,7 @@ pub struct LimitNumbers {
     pub megapixels: u64,
     /// Longest side of an image, in pixels.
     pub side: u32,
-    /// Most that the key-value store may hold, in mebibytes: keys, values, and 128 bytes for each key.
+    /// Most that the ledger may hold, in mebibytes: keys, values and 128 bytes for each key, users and images.
     pub ledger_mib: u64,
     /// Memory for decoding at any time, in mebibytes.
     pub decode_memory_mib: u64,

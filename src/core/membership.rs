@@ -303,13 +303,6 @@ pub enum Refusal {
     Unfinished,
 }
 
-impl Refusal {
-    /// Whether the same change may be possible in a moment.
-    pub const fn is_passing(&self) -> bool {
-        matches!(self, Refusal::Unfinished)
-    }
-}
-
 /// What can be refused before anybody is asked who answers at the address.
 ///
 /// # Errors
@@ -597,7 +590,6 @@ mod tests {
         let mut three = roster(3);
         three.next_voters = live(&[1, 2]);
         assert_eq!(remove(&three, &[1, 2, 3], 2), Err(Refusal::Unfinished));
-        assert!(Refusal::Unfinished.is_passing());
     }
 
     /// While a node is replaced there are two of it: its name means the one that votes, and then the one that will.

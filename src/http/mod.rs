@@ -1,6 +1,6 @@
 //! Inbound HTTP for people and programs: images, users and rights, announcements, the key-value store and its watch, members, the node's own affairs.
 //!
-//! The node stands behind one trait, [`NodeService`], which `node` implements.
+//! The node stands behind two traits, [`NodeService`] and [`RightsService`], which `node` implements.
 
 mod access;
 mod body;

@@ -257,8 +257,8 @@ async fn serve(
 
 /// Resolves when Raft has stopped by itself, for example because the disk does not sync.
 async fn fault_of(raft: &RaftNode) -> RaftError {
-    let mut failure = raft.failure();
-    match failure.wait_for(Option::is_some).await {
+    let mut fault = raft.fault();
+    match fault.wait_for(Option::is_some).await {
         Ok(fault) => fault.clone().expect("the wait ends when there is one"),
         Err(_) => std::future::pending().await,
     }

@@ -30,7 +30,7 @@ pub struct Stopping {
 }
 
 impl Stopping {
-    /// Leaves: bounded by 300 ms for the hand-over and by `finish` for the jobs.
+    /// Leaves: bounded by 300 ms for the hand-over, as many for the writes that were taken, and by `finish` for the jobs.
     pub async fn leave(self, why: &'static str, finish: Duration) {
         if self.shared.view().state == NodeState::Failed {
             return;

@@ -1,4 +1,4 @@
-//! The conversation of an election: the five messages of the load-based Bully algorithm, and the heartbeat.
+//! The conversation of an election: the messages of the load-based Bully algorithm, and the heartbeat.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

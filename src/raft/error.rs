@@ -157,7 +157,7 @@ pub enum ProposeError {
     #[error("too many writes wait already")]
     Overloaded,
     /// The ledger holds as much as it may. The command was not taken.
-    #[error("the store is full: it may hold {} MiB (limits.ledger_mib); delete something first", .limit >> 20)]
+    #[error("the ledger is full: it may hold {} MiB (limits.ledger_mib); delete keys or remove images first", .limit >> 20)]
     Full {
         /// How much it may hold, in bytes.
         limit: u64,

@@ -10,7 +10,7 @@
 //! `view` translates the library's metrics for the election, `ballot` remembers who voted, `members` changes the membership,
 //! `compaction` keeps the log short, `sync_clock` tells how the disk keeps up, `pace` when each follower is sent what.
 //!
-//! What is simulated on a deterministic runtime is everything but the two stores on disk.
+//! `group`, `network` and `machine` run on any runtime: they are what the simulation runs, with stores in memory.
 
 pub mod error;
 pub mod group;
@@ -146,7 +146,7 @@ pub struct RaftNode {
     proposals: Proposals,
     views: watch::Receiver<RaftView>,
     rosters: watch::Receiver<Roster>,
-    failure: watch::Receiver<Option<RaftError>>,
+    fault: watch::Receiver<Option<RaftError>>,
     syncs: Arc<SyncClock>,
     ledger_bytes: u64,
     /// Held while the state is hashed.
@@ -179,13 +179,13 @@ impl RaftNode {
         answer.map_err(|fatal| group.stopped(&fatal))?;
         let (view_sender, views) = watch::channel(current_view(&group));
         let (roster_sender, rosters) = watch::channel(group.roster());
-        let (failure_sender, failure) = watch::channel(None);
-        tokio::spawn(watch_metrics(group.clone(), view_sender, roster_sender, failure_sender));
+        let (fault_sender, fault) = watch::channel(None);
+        tokio::spawn(watch_metrics(group.clone(), view_sender, roster_sender, fault_sender));
         tokio::spawn(finish_changes(group.clone(), rosters.clone()));
         tokio::spawn(compaction::compact(group.clone(), disk, compaction::Limits::from(&settings)));
         let proposals = Proposals::start(group.clone(), settings.waiting_writes, settings.answers_bytes);
         let (ledger_bytes, hashing) = (settings.ledger_bytes, Arc::default());
-        Ok(RaftNode { group, proposals, views, rosters, failure, syncs, ledger_bytes, hashing })
+        Ok(RaftNode { group, proposals, views, rosters, fault, syncs, ledger_bytes, hashing })
     }
 
     /// Raft as the election sees it; changes whenever Raft does.
@@ -199,8 +199,8 @@ impl RaftNode {
     }
 
     /// Becomes `Some` when Raft stops by itself, for example because the disk does not sync: the node must end then.
-    pub fn failure(&self) -> watch::Receiver<Option<RaftError>> {
-        self.failure.clone()
+    pub fn fault(&self) -> watch::Receiver<Option<RaftError>> {
+        self.fault.clone()
     }
 
     /// When this node last accepted an append, empty or not, of a leader.
@@ -459,7 +459,7 @@ async fn watch_metrics(
     group: Group<Tokio>,
     views: watch::Sender<RaftView>,
     rosters: watch::Sender<Roster>,
-    failure: watch::Sender<Option<RaftError>>,
+    fault: watch::Sender<Option<RaftError>>,
 ) {
     let mut metrics = group.raft().metrics();
     let mut server = group.raft().server_metrics();
@@ -486,7 +486,7 @@ async fn watch_metrics(
         if let Err(fatal) = running {
             if !matches!(fatal, openraft::errors::Fatal::Stopped) {
                 log::error!("{}", group.stopped(&fatal));
-                failure.send_replace(Some(group.stopped(&fatal)));
+                fault.send_replace(Some(group.stopped(&fatal)));
             }
             return;
         }
@@ -503,7 +503,7 @@ async fn watch_metrics(
         if !is_alive && metrics.borrow_watched().running_state.is_ok() {
             // Whoever is shut down says so with its last metrics; this one panicked.
             log::error!("{}", group.stopped(&openraft::errors::Fatal::Panicked));
-            failure.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
+            fault.send_replace(Some(group.stopped(&openraft::errors::Fatal::Panicked)));
             return;
         }
     }

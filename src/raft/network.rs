@@ -46,7 +46,7 @@ const UNREACHABLE_PAUSE: Duration = Duration::from_millis(50);
 const SNAPSHOT_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long a commit waits for entries to travel with. A leader with one writer would otherwise tell each commit in a message of its
-/// own, just before the next entry. No client waits for it: a follower applies that much later (and one that gets its entries late, twice that).
+/// own, just before the next entry. No client waits for it: a follower applies that much later (and one that gets its entries late, 15 ms).
 const COMMIT_PAUSE: Duration = Duration::from_millis(5);
 
 /// The longest append: a frame has room for it and for what is around it.
@@ -310,14 +310,12 @@ impl<R: AsyncRuntime> RaftNetworkV2<Types<R>> for Client<R> {
             self.pace.answered(self.to, outcome.is_ok());
         }
         match outcome {
-            Ok((Response::Append(AppendEntriesResponse::Success), cut @ Some(_))) => {
-                Ok(AppendEntriesResponse::PartialSuccess(cut))
-            }
-            Ok((Response::Append(response), _)) => {
-                if let (AppendEntriesResponse::Success, Some(last)) = (&response, last) {
+            Ok((Response::Append(response), cut)) => {
+                let AppendEntriesResponse::Success = response else { return Ok(response) };
+                if let Some(last) = cut.map(|cut| cut.index()).or(last) {
                     self.pace.acknowledged(self.to, last);
                 }
-                Ok(response)
+                Ok(cut.map_or(response, |cut| AppendEntriesResponse::PartialSuccess(Some(cut))))
             }
             Ok(_) => Err(self.rpc_error(self.wrong_answer(), RPCTypes::AppendEntries, limit)),
             Err(error) => Err(self.rpc_error(error, RPCTypes::AppendEntries, limit)),

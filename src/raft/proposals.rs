@@ -75,11 +75,11 @@ impl Drop for Place {
 }
 
 impl Proposals {
-    /// Starts the desk; it ends when the last clone is gone. Of the writes that are not answered yet, the one after `limit` is refused, and
+    /// Starts the batcher; it ends when the last clone is gone. Of the writes that are not answered yet, the one after `limit` is refused, and
     /// all new ones while more than `answers_bytes` of answers are kept.
     pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize, answers_bytes: u64) -> Proposals {
         let (queue, waiting) = mpsc::channel(limit);
-        drop(R::spawn(Desk::new(group, waiting, answers_bytes).run()));
+        drop(R::spawn(Batcher::new(group, waiting, answers_bytes).run()));
         Proposals { queue, places: Arc::new(Semaphore::new(limit)), bytes: Arc::default() }
     }
 
@@ -128,7 +128,7 @@ fn encoded_at_most(write: &Write) -> u64 {
 }
 
 /// Where writes become entries.
-struct Desk<R: AsyncRuntime> {
+struct Batcher<R: AsyncRuntime> {
     group: Group<R>,
     queue: mpsc::Receiver<Waiting>,
     answers_bytes: u64,
@@ -151,7 +151,7 @@ struct Finished {
     took: Duration,
 }
 
-/// What ends a wait of the desk.
+/// What ends a wait of the batcher.
 enum Event {
     Came(Waiting),
     Finished(Finished),
@@ -161,9 +161,9 @@ enum Event {
     Closed,
 }
 
-impl<R: AsyncRuntime> Desk<R> {
+impl<R: AsyncRuntime> Batcher<R> {
     fn new(group: Group<R>, queue: mpsc::Receiver<Waiting>, answers_bytes: u64) -> Self {
-        Desk {
+        Batcher {
             group,
             queue,
             answers_bytes,

@@ -9,6 +9,7 @@ use thiserror::Error;
 use tokio::io::{ReadHalf, WriteHalf};
 use tokio::net::TcpStream;
 
+use crate::core::liveness::ProbeOutcome;
 use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Purpose, Refusal, Welcome};
 use crate::protocol::membership::Introduction;
@@ -148,22 +149,11 @@ async fn greet(
     }
 }
 
-/// What a probe of an address found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ProbeOutcome {
-    /// A process listens. A hung or failed one does, too.
-    Connected,
-    /// The port refuses: no process listens.
-    Refused,
-    /// Nothing came back in time.
-    Silent,
-}
-
 /// Looks whether anything listens at `address`; sends nothing.
 pub async fn probe(address: SocketAddr, limit: Duration) -> ProbeOutcome {
     match tokio::time::timeout(limit, TcpStream::connect(address)).await {
         Ok(Ok(_)) => ProbeOutcome::Connected,
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => ProbeOutcome::Refused,
-        Ok(Err(_)) | Err(_) => ProbeOutcome::Silent,
+        Ok(Err(_)) | Err(_) => ProbeOutcome::NoAnswer,
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::acquaintances::Standing;
 pub use self::calls::CallError;
-pub use self::dial::{DialError, ProbeOutcome, probe};
+pub use self::dial::{DialError, probe};
 pub use self::faults::Faults;
 pub use self::gate::Gate;
 pub use self::tls::NodeTls;
@@ -33,6 +33,7 @@ use self::calls::{Outgoing, QUEUE_LIMIT};
 use self::dial::{Target, dial};
 use self::link::{Caller, Link, Peer};
 use crate::core::faults::Verdict;
+use crate::core::liveness::ProbeOutcome;
 use crate::core::membership::Roster;
 use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::election::{ElectionMessage, Heartbeat};
@@ -242,7 +243,7 @@ impl Links {
             let key = peers.key(To::Node(to));
             peers.connected.get(&key).map(|connected| connected.peer.address)
         };
-        let Some(address) = address else { return ProbeOutcome::Silent };
+        let Some(address) = address else { return ProbeOutcome::NoAnswer };
         let faults = &self.shared.faults;
         let now = time::now();
         let delay = match faults.verdict(now, to) {
@@ -253,7 +254,7 @@ impl Links {
         };
         tokio::time::sleep(delay).await;
         match limit - delay {
-            Duration::ZERO => ProbeOutcome::Silent,
+            Duration::ZERO => ProbeOutcome::NoAnswer,
             left => probe(address, left).await,
         }
     }

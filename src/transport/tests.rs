@@ -6,11 +6,12 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use super::dial::{DialError, ProbeOutcome, Target, dial, probe};
+use super::dial::{DialError, Target, dial, probe};
 use super::tls::for_tests::{authority, tls_of};
 use super::tls::{Accepted, TlsFault};
 use super::wire::{FrameReader, WireError, encode_frame};
 use super::{CallError, Faults, Gate, LinkSettings, Links};
+use crate::core::liveness::ProbeOutcome;
 use crate::id::{Incarnation, MemberId, NodeId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::election::{ElectionMessage, RoundId};

@@ -86,6 +86,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
     }
 
     /// The same with another limit than [`FRAME_TIMEOUT`].
+    #[cfg(test)]
     pub fn with_frame_timeout(mut self, limit: Duration) -> Self {
         self.frame_timeout = limit;
         self

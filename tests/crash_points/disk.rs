@@ -44,11 +44,11 @@ impl Change {
         }
     }
 
-    /// Bytes that it writes.
+    /// Bytes that it writes and that can be missed: zeros are written where nothing is.
     fn written(&self) -> usize {
         match self {
-            Change::Write { bytes, .. } => bytes.len(),
-            Change::Truncate(_) => 0,
+            Change::Write { bytes, .. } if bytes.iter().any(|byte| *byte != 0) => bytes.len(),
+            Change::Write { .. } | Change::Truncate(_) => 0,
         }
     }
 

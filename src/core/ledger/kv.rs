@@ -215,6 +215,7 @@ impl Table {
         page
     }
 
+    #[cfg(test)]
     pub fn size_bytes(&self) -> u64 {
         self.size_bytes
     }

@@ -218,6 +218,7 @@ impl Ledger {
     }
 
     /// Bytes of all keys and values.
+    #[cfg(test)]
     pub fn size_bytes(&self) -> u64 {
         self.table.size_bytes()
     }

@@ -191,6 +191,7 @@ impl Liveness {
     }
 
     /// Nodes that are taken for lost now.
+    #[cfg(test)]
     pub fn suspected(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.peers.iter().filter(|(_, peer)| peer.suspicion.is_some()).map(|(node, _)| *node)
     }

@@ -16,7 +16,6 @@ use crate::protocol::status::Leadership;
 use crate::protocol::sync::StateSync;
 use crate::raft::Command;
 use crate::time::Moment;
-use crate::transport::ProbeOutcome;
 
 impl Node {
     pub(super) fn perform_election(&mut self, now: Moment, effect: election::Effect, context: &mut Context<Self>) {
@@ -120,11 +119,7 @@ impl Node {
                 let (links, actor) = (self.parts.links.clone(), context.address());
                 tokio::spawn(async move {
                     tokio::time::sleep(after).await;
-                    let outcome = match links.probe(node, limit).await {
-                        ProbeOutcome::Connected => liveness::ProbeOutcome::Connected,
-                        ProbeOutcome::Refused => liveness::ProbeOutcome::Refused,
-                        ProbeOutcome::Silent => liveness::ProbeOutcome::NoAnswer,
-                    };
+                    let outcome = links.probe(node, limit).await;
                     let _ = actor.send(LivenessInput(liveness::Input::Probed { node, outcome })).await;
                 });
             }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! head    512 bytes: magic, BLAKE3-256 of what follows, key, ordinal, checkpoint, zeros
-//! frame   length (u32), CRC-32 of the body (u32), tag (8 bytes), body: one write and one sync of the disk
+//! frame   length (u32), CRC-32 of the body (u32), tag (8 bytes), body: one sync of the disk
 //! record  kind (u8), length (u32), CRC-32 (u32), content; a body is records
 //! ```
 //!

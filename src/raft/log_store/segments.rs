@@ -141,7 +141,8 @@ pub fn create(directory: &Path, ordinal: u64, bytes: usize, checkpoint: &Checkpo
 
 impl Segment {
     /// Writes a frame at the end. One that needs new blocks of the disk has zeros written behind it, within `bytes` of the file, so that
-    /// the next ones do not: a sync of new blocks writes about the file too, and takes nearly twice as long.
+    /// the next ones do not: a sync of new blocks writes about the file too, and takes nearly twice as long. A frame as long as that has
+    /// successors that would need new ones anyway.
     ///
     /// # Errors
     /// The system's.
@@ -149,7 +150,8 @@ impl Segment {
         self.file.write_all_at(frame, self.end as u64)?;
         let end = self.end + frame.len();
         if end > self.allocated {
-            let blank = vec![0; BLANK_BYTES.min(bytes.saturating_sub(end))];
+            let ahead = if frame.len() < BLANK_BYTES { BLANK_BYTES } else { 0 };
+            let blank = vec![0; ahead.min(bytes.saturating_sub(end))];
             self.file.write_all_at(&blank, end as u64)?;
             self.allocated = end + blank.len();
         }

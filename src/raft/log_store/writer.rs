@@ -32,13 +32,16 @@ const SMALL_BYTES: usize = 4 << 10;
 /// A disk that took longer for a frame is slow. The peers would notice a hundred times as much.
 const SLOW: Duration = Duration::from_millis(1);
 
+/// The same for a frame that needs new blocks, and has more than itself to bring to the disk.
+const SLOW_WITH_NEW_BLOCKS: Duration = Duration::from_millis(5);
+
 /// How many times as long as a slow frame took its disk is not taken for quick: a hiccup is forgotten soon, a stall is not.
 const DOUBTED: u32 = 20;
 
 /// How long nothing is known of a disk.
 const UNKNOWN: Duration = Duration::from_secs(1);
 
-/// How long a leader is not told of its own copies at most while no follower acknowledges them.
+/// How long a leader is not told of its own copies while no follower acknowledges them and nothing else is written.
 const UNTOLD: Duration = Duration::from_millis(5);
 
 /// A leader whose followers have acknowledged nothing for so long is told at once: it may be alone.
@@ -357,9 +360,8 @@ impl Shared {
         }
         let Job { frame, segment, .. } = job;
         let mut state = self.state();
-        let allocated = state.segments.last().map_or(0, |segment| segment.allocated);
-        // New blocks take their time on any disk.
-        if took > SLOW && segment.allocated == allocated {
+        let has_new_blocks = state.segments.last().is_some_and(|before| before.allocated < segment.allocated);
+        if took > if has_new_blocks { SLOW_WITH_NEW_BLOCKS } else { SLOW } {
             state.quick_from = state.quick_from.max(time::now() + took * DOUBTED);
         }
         if frame.bytes.len() == FRAME_BYTES {

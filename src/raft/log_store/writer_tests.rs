@@ -95,6 +95,21 @@ fn the_frames_after_a_new_block_find_theirs() {
     assert_eq!(later.file.metadata().unwrap().len(), 1 << 20);
 }
 
+/// The promise: a disk that has stalled is left to the thread for a while, whatever it was that stalled it.
+#[test]
+fn a_frame_that_took_long_makes_the_disk_slow_with_new_blocks_or_without() {
+    for (took_ms, has_new_blocks, is_slow) in [(2, false, true), (2, true, false), (6, true, true)] {
+        let directory = tempfile::tempdir().unwrap();
+        let log = log_with_blocks(&directory, member(2));
+        log.state().quick_from = Moment::default();
+        log.state().put(entry(0)).unwrap();
+        let mut job = log.state().begin_job(log.segment_bytes);
+        job.segment.allocated += usize::from(has_new_blocks);
+        log.settle(&job, &Ok(()), Duration::from_millis(took_ms));
+        assert_eq!(log.state().quick_from > time::now(), is_slow, "{took_ms} ms, new blocks: {has_new_blocks}");
+    }
+}
+
 /// A leader goes on while its disk works: it has others to send to, and must give way if the disk stalls.
 #[test]
 fn a_leader_leaves_the_disk_to_the_thread() {

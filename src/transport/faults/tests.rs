@@ -10,6 +10,7 @@ use tokio::net::TcpListener;
 
 use super::*;
 use crate::config::secrets::Authority;
+use crate::core::liveness::ProbeOutcome;
 use crate::id::{Incarnation, LogPosition, MemberId};
 use crate::protocol::codec::LIMIT_BYTES;
 use crate::protocol::frame::{self, HELLO_LIMIT_BYTES, Hello, Lane, NodeFrame, Welcome};
@@ -17,7 +18,7 @@ use crate::protocol::membership::{Introduction, Place};
 use crate::transport::tls::for_tests::{authority, tls_of};
 use crate::transport::tls::{Accepted, NodeTls};
 use crate::transport::wire::{FrameReader, encode_frame, write_within};
-use crate::transport::{CallError, Gate, LinkSettings, Links, ProbeOutcome};
+use crate::transport::{CallError, Gate, LinkSettings, Links};
 
 const DEADLINE: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_millis(100);
@@ -145,10 +146,10 @@ async fn over_a_cut_link_a_probe_finds_silence() {
         assert_eq!(links.probe(TWO, DEADLINE).await, found);
         for cut in cuts() {
             faults.replace(&[cut]).unwrap();
-            assert_eq!(links.probe(TWO, Duration::from_millis(10)).await, ProbeOutcome::Silent, "{cut}");
+            assert_eq!(links.probe(TWO, Duration::from_millis(10)).await, ProbeOutcome::NoAnswer, "{cut}");
         }
         faults.replace(&[LinkFault { delay_ms: 50, ..LinkFault::none(TWO) }]).unwrap();
-        assert_eq!(links.probe(TWO, Duration::from_millis(10)).await, ProbeOutcome::Silent, "slower than its limit");
+        assert_eq!(links.probe(TWO, Duration::from_millis(10)).await, ProbeOutcome::NoAnswer, "slower than its limit");
         assert_eq!(links.probe(TWO, DEADLINE).await, found);
     }
 }
