@@ -32,13 +32,40 @@ impl FromStr for NodeId {
 
 /// One life of a data directory: drawn at random when the directory is made, so that a node whose disk was wiped is not
 /// taken for the voter it used to be.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
-#[serde(transparent)]
+/// In JSON it is its digits: a number of 64 bits is more than most readers of JSON keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
+#[schema(value_type = String, pattern = "^[0-9a-f]{16}$")]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for Incarnation {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let has_digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let number = u64::from_str_radix(text, 16).ok().filter(|_| has_digits);
+        number.map(Incarnation).ok_or_else(|| format!("\"{}\" is not an incarnation", text.escape_debug()))
+    }
+}
+
+impl Serialize for Incarnation {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() { serializer.collect_str(self) } else { self.0.serialize(serializer) }
+    }
+}
+
+impl<'de> Deserialize<'de> for Incarnation {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if deserializer.is_human_readable() {
+            String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        } else {
+            u64::deserialize(deserializer).map(Incarnation)
+        }
     }
 }
 
@@ -231,5 +258,15 @@ mod tests {
         let json = serde_json::to_string(&id).unwrap();
         assert_eq!(json, "\"07070707070707070707070707070707\"");
         assert_eq!(serde_json::from_str::<RequestId>(&json).unwrap(), id);
+    }
+
+    /// Most readers of JSON would round the number.
+    #[test]
+    fn an_incarnation_is_digits_in_json() {
+        let incarnation = Incarnation(u64::MAX - 1);
+        let json = serde_json::to_string(&incarnation).unwrap();
+        assert_eq!(json, "\"fffffffffffffffe\"");
+        assert_eq!(serde_json::from_str::<Incarnation>(&json).unwrap(), incarnation);
+        assert!(serde_json::from_str::<Incarnation>("\"+ffffffffffffffe\"").is_err());
     }
 }

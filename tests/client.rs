@@ -10,6 +10,8 @@ mod program;
 mod wait;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -427,6 +429,60 @@ async fn a_write_that_may_have_been_done_is_not_reported_as_refused() {
         assert_eq!(failed.refusal(), Some(expected), "{failed}");
         assert_eq!(failed.to_string().contains(&id.to_string()), breaks_off > 0, "{failed}");
     }
+}
+
+/// Answers each connection with these bytes, or with nothing for ever; counts them.
+async fn node_that_says(answer: Option<String>) -> (NodeAddress, Arc<AtomicUsize>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = asked.clone();
+    tokio::spawn(async move {
+        let mut silent = Vec::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            counted.fetch_add(1, Ordering::Relaxed);
+            let _ = stream.read(&mut [0; 4096]).await;
+            match &answer {
+                Some(answer) => drop(stream.write_all(answer.as_bytes()).await),
+                None => silent.push(stream),
+            }
+        }
+    });
+    (url.parse().unwrap(), asked)
+}
+
+fn http_answer(status: &str, body: &str) -> String {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// The promise: a leader that is silent, and is still said to lead, holds a request up once before everybody else is asked.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_silent_is_not_asked_again_before_the_others() {
+    let (silent, asked) = node_that_says(None).await;
+    let leader = Some(silent.url.clone());
+    let problem = Problem { leader, ..Problem::new(ProblemCode::NotLeader, "node 2 leads") };
+    let follower = http_answer("307 Temporary Redirect", &serde_json::to_string(&problem).unwrap());
+    let written = http_answer("200 OK", r#"{"commit":1,"revision":1,"results":[]}"#);
+    let nodes = vec![node_that_says(Some(follower)).await.0, silent, node_that_says(Some(written)).await.0];
+    let cluster = Cluster::new(ClientSettings::new(nodes, SEED)).unwrap();
+    cluster.write(RequestId([7; 16]), &Batch { operations: Vec::new() }).await.unwrap();
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+}
+
+/// A write that nobody has answered may have been done: who repeats it needs its id.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_write_without_an_answer_says_that_it_may_have_been_done() {
+    let nodes = vec![node_that_says(None).await.0];
+    let settings = ClientSettings { request_deadline: Duration::from_millis(300), ..ClientSettings::new(nodes, SEED) };
+    let id = RequestId([7; 16]);
+    let failed = Cluster::new(settings).unwrap().write(id, &Batch { operations: Vec::new() }).await.unwrap_err();
+    assert_eq!(failed.refusal(), Some(ProblemCode::OutcomeUnknown), "{failed}");
+    assert!(failed.to_string().contains(&format!("repeat it with --request-id {id}")), "{failed}");
 }
 
 /// Answers one request with these bytes and leaves; gives back the first line of the request.

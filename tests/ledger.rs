@@ -105,6 +105,7 @@ async fn every_node_answers_or_names_the_leader_and_bad_keys_are_refused() {
         (url(leader, ""), vec![1], ProblemCode::BadRequest, "empty"),
         (url(leader, "%ff"), vec![1], ProblemCode::BadRequest, "UTF-8"),
         (url(leader, &long), vec![1], ProblemCode::TooLarge, "4097"),
+        (url(leader, "k?expires_in_ms=0"), vec![1], ProblemCode::BadRequest, "at least 1"),
         (url(leader, "k"), large, ProblemCode::TooLarge, "1048577"),
         (url(leader, "k?expires=5"), vec![1], ProblemCode::BadRequest, "expires"),
     ];

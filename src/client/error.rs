@@ -79,6 +79,11 @@ impl AttemptError {
         }
     }
 
+    /// The code of the node's refusal, if that is what it is.
+    pub(super) fn refusal(&self) -> Option<ProblemCode> {
+        if let AttemptError::Refused(problem) = self { Some(problem.code) } else { None }
+    }
+
     /// How long the node asked to be left alone.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -180,7 +185,7 @@ pub enum ClientError {
         known: String,
     },
     /// Nobody knows a confirmed coordinator.
-    #[error("no confirmed coordinator at present; `client status` shows the nodes, or name a node by its number")]
+    #[error("no confirmed coordinator at present: `client status` shows the nodes, and why")]
     NoCoordinator,
     /// No node answered at all.
     #[error("no node answered at {addresses}: start them with ./run_nodes.sh, or cloud-node 1")]
@@ -211,25 +216,28 @@ impl ClientError {
     /// The code of a node's refusal, if that is what it is.
     pub fn refusal(&self) -> Option<ProblemCode> {
         match self {
-            ClientError::Exchange { source: AttemptError::Refused(problem), .. } => Some(problem.code),
+            ClientError::Exchange { source, .. } => source.refusal(),
             _ => None,
         }
     }
 
-    /// The same of a request of which an earlier attempt may have been carried out: who refuses now speaks of the last one alone.
+    /// The same of a request of which an attempt may have been carried out: who refuses now speaks of the last one alone.
     pub(super) fn after_an_open_attempt(self, id: RequestId) -> Self {
-        match self {
+        let (address, said) = match self {
             ClientError::Exchange { address, source: AttemptError::Refused(problem) }
                 if problem.code.is_worth_a_retry() && problem.code != ProblemCode::OutcomeUnknown =>
             {
-                let said = &problem.detail;
-                let detail =
-                    format!("{said}; an attempt before that may have been done: repeat it with the request id {id}");
-                let source = AttemptError::Refused(Box::new(Problem::new(ProblemCode::OutcomeUnknown, detail)));
-                ClientError::Exchange { address, source }
+                (address, problem.detail)
             }
-            other => other,
-        }
+            ClientError::Exchange { address, source } if source.is_worth_a_retry() && source.refusal().is_none() => {
+                (address, source.to_string())
+            }
+            ClientError::NobodyAnswers { addresses } => (addresses, "no node answered".to_owned()),
+            other => return other,
+        };
+        let detail = format!("{said}; the request may have been done all the same: repeat it with --request-id {id}");
+        let source = AttemptError::Refused(Box::new(Problem::new(ProblemCode::OutcomeUnknown, detail)));
+        ClientError::Exchange { address, source }
     }
 
     /// What a node said in its refusal, without its address; else the whole error.

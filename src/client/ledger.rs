@@ -9,6 +9,7 @@ use reqwest::RequestBuilder;
 use reqwest::header::HeaderMap;
 use tokio::time::timeout;
 
+use super::asking::{Asking, End, Patience};
 use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
@@ -21,6 +22,9 @@ use crate::time::now;
 
 /// How long one attempt may take: a leader answers within a second, or says that it cannot.
 const ATTEMPT: Duration = Duration::from_secs(2);
+
+/// The patience of most requests. Most nodes that are silent for half a second will be for longer, and a new leader is there by then.
+const PATIENCE: Patience = Patience { first: Duration::from_millis(500), later: ATTEMPT };
 
 /// The longest that the client adds to the pause that a node asked for, so that clients do not come back all at once.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -81,7 +85,7 @@ impl Cluster {
             let request = request.header("content-type", "application/json");
             request.header(job_route::REQUEST_ID, id.to_string()).body(body.clone())
         };
-        let outcome = self.at_leader_within(ATTEMPT, build, exchange::send_for_json).await;
+        let outcome = self.at_leader_within(PATIENCE, build, exchange::send_for_json).await;
         outcome
             .map_err(|Unanswered { error, left_open }| if left_open { error.after_an_open_attempt(id) } else { error })
     }
@@ -169,28 +173,23 @@ impl Cluster {
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
     ) -> Result<T, ClientError> {
-        self.at_leader_within(ATTEMPT, build, exchange).await.map_err(|unanswered| unanswered.error)
+        self.at_leader_within(PATIENCE, build, exchange).await.map_err(|unanswered| unanswered.error)
     }
 
     /// The same, with another limit for each attempt.
     pub(super) async fn at_leader_within<T>(
         &self,
-        attempt: Duration,
+        patience: Patience,
         build: impl Fn(&str) -> RequestBuilder,
         exchange: impl AsyncFn(RequestBuilder) -> Result<T, AttemptError>,
     ) -> Result<T, Unanswered> {
         let shared = &self.shared;
         let start = now();
-        let (mut next, mut followed) = (0, 0);
-        let mut said: Vec<Option<AttemptError>> = vec![None; shared.views.len()];
-        let mut left_open = false;
+        let mut asking = Asking::new(shared.views.len(), patience);
+        let (mut followed, mut left_open) = (0, false);
         loop {
-            let hint = self.leader_hint();
-            let address = hint.unwrap_or_else(|| {
-                next += 1;
-                shared.views[(next - 1) % shared.views.len()].url.clone()
-            });
-            let limit = attempt.min(shared.settings.request_deadline.saturating_sub(now().since(start)));
+            let address = self.leader_hint().unwrap_or_else(|| shared.views[asking.turn()].url.clone());
+            let limit = asking.attempt().min(shared.settings.request_deadline.saturating_sub(now().since(start)));
             let outcome = timeout(limit, exchange(build(&address))).await;
             let mut error = match outcome.unwrap_or(Err(AttemptError::Timeout(limit))) {
                 Ok(answer) => {
@@ -211,11 +210,9 @@ impl Cluster {
             }
             let index_of = |url: &str| shared.views.iter().position(|view| view.url == url);
             if let Step::Follow(leader) = &step
-                && let Some(refused) = index_of(leader).and_then(|index| said[index].clone())
-                && matches!(refused, AttemptError::Refused(_))
+                && let Some(denied) = index_of(leader).and_then(|index| asking.follow(index))
             {
-                // It still follows a leader that has said that it has no quorum.
-                (step, error) = (Step::Elsewhere, refused);
+                (step, error) = (Step::Elsewhere, denied);
             }
             match (&step, &error) {
                 (Step::Follow(leader), _) => self.set_leader_hint(Some(leader.clone())),
@@ -224,7 +221,7 @@ impl Cluster {
                 _ => self.forget_leader(&address),
             }
             if let Some(index) = index_of(&address) {
-                said[index] = matches!(step, Step::Elsewhere).then(|| error.clone());
+                asking.heard(index, matches!(step, Step::Elsewhere).then(|| error.clone()));
             }
             let failed = |address: &str, source| {
                 let error = ClientError::Exchange { address: address.to_owned(), source };
@@ -233,12 +230,10 @@ impl Cluster {
             if matches!(step, Step::Stop) {
                 return Err(failed(&address, error));
             }
-            if said.iter().all(Option::is_some) {
-                // Nobody has a leader. One that says so knows more than one that does not answer.
-                let mut said = shared.views.iter().zip(said.into_iter().flatten());
-                let refused = said.find(|(_, error)| matches!(error, AttemptError::Refused(_)));
-                let nobody = || Unanswered { error: self.nobody_answers(), left_open };
-                return Err(refused.map_or_else(nobody, |(view, source)| failed(&view.url, source)));
+            match asking.end() {
+                Some(End::Refused(index, source)) => return Err(failed(&shared.views[index].url, source)),
+                Some(End::Silence) => return Err(Unanswered { error: self.nobody_answers(), left_open }),
+                None => {}
             }
             let wait = match step {
                 Step::Wait(at_least) => at_least + PAUSE.mul_f64(shared.random()),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::asking::Patience;
 use super::cluster::Cluster;
 use super::error::{AttemptError, ClientError};
 use super::exchange;
@@ -36,7 +37,10 @@ impl Cluster {
             request.header("content-type", "application/json").body(body.clone())
         };
         let limit = Duration::from_millis(change.wait_ms.unwrap_or(WAIT_MS)) + SLACK;
-        let error = match self.at_leader_within(limit, build, exchange::send_for_json).await {
+        let error = match self
+            .at_leader_within(Patience { first: limit, later: limit }, build, exchange::send_for_json)
+            .await
+        {
             Ok(changed) => return Ok(changed),
             Err(unanswered) => unanswered.error,
         };

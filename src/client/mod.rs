@@ -2,11 +2,12 @@
 //!
 //! A [`Cluster`] is made once and cloned into every task. Inside, from the pure to the shell: `round` (what follows from the
 //! answers to an announcement), `latency`, `back_off`, `view` (what is known of a node); `announcer` (one task per node), `exchange` (HTTP); `cluster` (one
-//! request from start to end), `queries` (status, events, commands), `ledger` and `watch` (the key-value store),
-//! `members` (who belongs to the cluster), `sharing`, `signer` and `sealed` (users and rights), [`keys`] (a user's keys, journal and leases on this
+//! request from start to end), `queries` (status, events, commands), `asking` (whom to ask for the leader), `ledger` and `watch` (the
+//! key-value store), `members` (who belongs to the cluster), `sharing`, `signer` and `sealed` (users and rights), [`keys`] (a user's keys, journal and leases on this
 //! machine). [`command`] is the `client` program.
 
 mod announcer;
+mod asking;
 pub mod audit;
 mod back_off;
 mod cluster;

@@ -281,6 +281,10 @@ fn check(operations: &[KvOperation], limits: &Limits) -> Result<(), Refusal> {
         if have > limits.value_bytes {
             return Err(too_large("the value", have, limits.value_bytes, " (limits.value_kib)"));
         }
+        if let KvOperation::Put { expires_in_ms: Some(0), .. } = operation {
+            let detail = "expires_in_ms is 0, and the key would be gone at once: give at least 1, or leave it out";
+            return Err(Refusal::new(ProblemCode::BadRequest, detail));
+        }
     }
     let all = operations.iter().map(KvOperation::size_bytes).sum();
     if all > limits.request_bytes() {

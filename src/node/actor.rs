@@ -597,6 +597,7 @@ impl Handler<StatusAsked> for Node {
             address: shared.address.to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             state: self.parts.recovery.state(),
+            is_outsider: self.parts.election.is_outsider(),
             role: self.role(),
             term: view.term,
             coordinator,

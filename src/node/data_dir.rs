@@ -283,12 +283,11 @@ fn read_identity(path: &Path, identity_path: &Path, text: &str, node: NodeId) ->
         return Err(DataDirError::FormatTooOld { path: path.to_owned(), found: format });
     }
     let identity: Identity = toml::from_str(text).map_err(|error| corrupt(error.message().to_owned()))?;
-    let incarnation = u64::from_str_radix(&identity.incarnation, 16)
-        .map_err(|_| corrupt(format!("\"{}\" is not an incarnation", identity.incarnation)))?;
+    let incarnation = identity.incarnation.parse().map_err(corrupt)?;
     if NodeId(identity.node) != node {
         return Err(DataDirError::BelongsTo { path: path.to_owned(), id: NodeId(identity.node) });
     }
-    Ok(MemberId { node, incarnation: Incarnation(incarnation) })
+    Ok(MemberId { node, incarnation })
 }
 
 /// Only the line of the format, whatever a newer program put beside it.

@@ -340,7 +340,10 @@ impl fmt::Display for RefusedWhy {
         match self {
             RefusedWhy::NotAsExpected { mod_revision: None } => write!(formatter, "the key is not there"),
             RefusedWhy::NotAsExpected { mod_revision: Some(revision) } => {
-                write!(formatter, "the key is not as expected: it was last changed in revision {revision}")
+                write!(
+                    formatter,
+                    "the key is not as expected: it was last changed in revision {revision}; read it, and decide anew"
+                )
             }
             RefusedWhy::BelowFloor { value, floor } => {
                 write!(formatter, "the value is {value}, the result would be below the floor of {floor}")

@@ -81,6 +81,9 @@ pub struct NodeStatus {
     pub version: String,
     /// Active, Failed, Recovering or Stopping.
     pub state: NodeState,
+    /// Whether it keeps out of the cluster because this life of its data directory does not vote: it waits to be taken in.
+    #[serde(default)]
+    pub is_outsider: bool,
     /// Its part in Raft.
     pub role: RaftRole,
     /// Its term.

@@ -204,6 +204,7 @@ async fn status(node: web::Data<Inside>) -> HttpResponse {
         address: "127.0.0.1:1".into(),
         version: "0".into(),
         state: script.state,
+        is_outsider: false,
         role: RaftRole::Follower,
         term: Term(script.coordinator.map_or(0, |(term, _)| term)),
         coordinator: script.coordinator.map(|(term, node)| Leadership { term: Term(term), node: NodeId(node) }),

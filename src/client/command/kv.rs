@@ -150,10 +150,10 @@ pub struct IncrArguments {
     /// The key
     pub key: String,
     /// What is added
-    #[arg(default_value = "1", allow_negative_numbers = true)]
+    #[arg(default_value = "1", allow_negative_numbers = true, value_parser = whole_number)]
     pub by: i64,
     /// The least value that may come out
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = whole_number)]
     pub floor: Option<i64>,
     #[command(flatten)]
     pub write: WriteArguments,
@@ -198,6 +198,10 @@ fn value_for_people(item: &Item) -> String {
         (Some(text), _) => shortened(text),
         (None, coded) => format!("base64:{}", shortened(coded.as_deref().unwrap_or_default())),
     }
+}
+
+fn whole_number(text: &str) -> Result<i64, String> {
+    text.parse().map_err(|_| format!("a whole number is expected, from {} to {}", i64::MIN, i64::MAX))
 }
 
 pub async fn set(arguments: SetArguments, target: &TargetArguments) -> Result<(), CommandError> {

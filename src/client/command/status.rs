@@ -134,7 +134,14 @@ impl ClusterView {
             let status = row.status.as_ref().filter(|status| !status.faults.is_empty())?;
             Some(format!("\nnode {}: {}", status.node, fault::in_words(&status.faults)))
         });
-        format!("{}\n{table}{}", self.heading(), problems.chain(faults).collect::<String>())
+        let outsiders = self.nodes.iter().filter_map(|row| {
+            let NodeStatus { node, address, .. } = row.status.as_ref().filter(|status| status.is_outsider)?;
+            Some(format!(
+                "\nnode {node}: its data directory is no voter: `client members add {node} {address}` lets a new node in, \
+                 `client members replace {node} {address}` one whose data is lost"
+            ))
+        });
+        format!("{}\n{table}{}", self.heading(), problems.chain(faults).chain(outsiders).collect::<String>())
     }
 
     /// Who coordinates and since when, or why nobody does.

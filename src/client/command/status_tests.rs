@@ -16,6 +16,7 @@ fn answering(node: u16, applied: u64, coordinator: (u64, u16), peers: Vec<PeerSt
         address: format!("127.0.0.1:800{node}"),
         version: "0.1.0".into(),
         state: NodeState::Active,
+        is_outsider: false,
         role: RaftRole::Follower,
         term: Term(coordinator.0),
         coordinator: Some(Leadership { term: Term(coordinator.0), node: NodeId(coordinator.1) }),
@@ -102,6 +103,17 @@ fn why_there_is_no_coordinator_stands_in_the_heading() {
     // Of five nodes two are left: one still hears the other, which knows that it leads no more.
     let two_of_five = ClusterView::of(&[without_coordinator(1, 4, 3_200), answering(2, 40, (4, 1), Vec::new())]);
     assert!(two_of_five.table().starts_with("coordinator: none confirmed, no quorum"), "{}", two_of_five.table());
+}
+
+/// A directory that lost its memory looks like a node that catches up, and never will.
+#[test]
+fn who_keeps_out_stands_below_the_table() {
+    let mut report = answering(2, 0, (4, 1), Vec::new());
+    report.result.as_mut().unwrap().is_outsider = true;
+    let table = ClusterView::of(&[answering(1, 40, (4, 1), Vec::new()), report]).table();
+    assert!(table.contains("\nnode 2: its data directory is no voter"), "{table}");
+    assert!(table.contains("client members replace 2 127.0.0.1:8002"), "{table}");
+    assert!(!table.contains("\nnode 1:"), "{table}");
 }
 
 /// Which links are cut stands in the table and in the JSON.
