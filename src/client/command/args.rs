@@ -333,7 +333,7 @@ mod tests {
             "client decrypt x.png",
             "client status -o yaml",
             "client fail 0 --for 5s",
-            "client fail leader --for 5s",
+            "client fail follower --for 5s",
             "client fail 1",
             "client fail 1 --for 5",
             "client fail 1 --for 0s",
