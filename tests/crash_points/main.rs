@@ -336,12 +336,13 @@ fn damage_in_the_middle_of_the_log_is_refused_and_left_alone() {
     let life = Life::record(Disk::default(), Known::Log(Possible::nothing_yet()), 11);
     let known = life.known(life.events.len());
     let files = life.disk(life.events.len()).seen();
-    // The last write to each file is a frame, which stays whole.
+    // The last write to each file, but for zeros ahead of the next frame, is a frame; that one stays whole.
     let mut ends: std::collections::BTreeMap<&String, usize> = Default::default();
     for event in &life.events {
-        if let Event::Write { name, offset, .. } = event
+        if let Event::Write { name, offset, bytes } = event
             && files.contains_key(name)
             && name.ends_with(".wal")
+            && bytes.iter().any(|byte| *byte != 0)
         {
             ends.insert(name, *offset);
         }
