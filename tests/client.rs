@@ -376,22 +376,8 @@ async fn a_cluster_without_nodes_or_with_a_wrong_address_is_refused() {
 /// The token goes wherever TLS is: no node can lead the client from one scheme to the other.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leader_of_another_scheme_is_not_followed() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}", listener.local_addr().unwrap());
-    let elsewhere = Some("https://127.0.0.1:1".to_owned());
-    let problem = Problem { leader: elsewhere, ..Problem::new(ProblemCode::NotLeader, "node 2 leads") };
-    let body = serde_json::to_string(&problem).unwrap();
-    let head = "HTTP/1.1 307 Temporary Redirect\r\nconnection: close\r\ncontent-type: application/problem+json";
-    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let _ = stream.read(&mut [0; 4096]).await;
-            let _ = stream.write_all(answer.as_bytes()).await;
-        }
-    });
-    let cluster = Cluster::new(ClientSettings::new(vec![url.parse().unwrap()], SEED)).unwrap();
+    let nodes = vec![node_that_says(Some(redirection("https://127.0.0.1:1"))).await.0];
+    let cluster = Cluster::new(ClientSettings::new(nodes, SEED)).unwrap();
     let refused = cluster.get_key("color", Consistency::Linearizable).await.unwrap_err().to_string();
     assert!(refused.contains("https://127.0.0.1:1, which is not http: that is not followed"), "{refused}");
 }
@@ -401,9 +387,8 @@ async fn a_leader_of_another_scheme_is_not_followed() {
 async fn a_write_that_may_have_been_done_is_not_reported_as_refused() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    let body = serde_json::to_string(&Problem::new(ProblemCode::NoQuorum, "no quorum")).unwrap();
-    let head = "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/problem+json";
-    let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    let problem = Problem::new(ProblemCode::NoQuorum, "no quorum");
+    let answer = http_answer("503 Service Unavailable", &serde_json::to_string(&problem).unwrap());
     // Breaks off so many connections when it has read from them, and refuses the others.
     let node = async |breaks_off: usize| {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -460,13 +445,17 @@ fn http_answer(status: &str, body: &str) -> String {
     )
 }
 
+/// What a node says that follows the one at `leader`.
+fn redirection(leader: &str) -> String {
+    let problem = Problem { leader: Some(leader.to_owned()), ..Problem::new(ProblemCode::NotLeader, "node 2 leads") };
+    http_answer("307 Temporary Redirect", &serde_json::to_string(&problem).unwrap())
+}
+
 /// The promise: a leader that is silent, and is still said to lead, holds a request up once before everybody else is asked.
 #[tokio::test(flavor = "multi_thread")]
 async fn who_is_silent_is_not_asked_again_before_the_others() {
     let (silent, asked) = node_that_says(None).await;
-    let leader = Some(silent.url.clone());
-    let problem = Problem { leader, ..Problem::new(ProblemCode::NotLeader, "node 2 leads") };
-    let follower = http_answer("307 Temporary Redirect", &serde_json::to_string(&problem).unwrap());
+    let follower = redirection(&silent.url);
     let written = http_answer("200 OK", r#"{"commit":1,"revision":1,"results":[]}"#);
     let nodes = vec![node_that_says(Some(follower)).await.0, silent, node_that_says(Some(written)).await.0];
     let cluster = Cluster::new(ClientSettings::new(nodes, SEED)).unwrap();

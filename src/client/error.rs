@@ -224,12 +224,9 @@ impl ClientError {
     /// The same of a request of which an attempt may have been carried out: who refuses now speaks of the last one alone.
     pub(super) fn after_an_open_attempt(self, id: RequestId) -> Self {
         let (address, said) = match self {
-            ClientError::Exchange { address, source: AttemptError::Refused(problem) }
-                if problem.code.is_worth_a_retry() && problem.code != ProblemCode::OutcomeUnknown =>
+            ClientError::Exchange { address, source }
+                if source.is_worth_a_retry() && source.refusal() != Some(ProblemCode::OutcomeUnknown) =>
             {
-                (address, problem.detail)
-            }
-            ClientError::Exchange { address, source } if source.is_worth_a_retry() && source.refusal().is_none() => {
                 (address, source.to_string())
             }
             ClientError::NobodyAnswers { addresses } => (addresses, "no node answered".to_owned()),

@@ -75,8 +75,8 @@ impl Drop for Place {
 }
 
 impl Proposals {
-    /// Starts the batcher; it ends when the last clone is gone. Of the writes that are not answered yet, the one after `limit` is refused, and
-    /// all new ones while more than `answers_bytes` of answers are kept.
+    /// Starts the batcher; it ends when the last clone is gone. Of the writes that are not answered yet, the one after `limit` is refused,
+    /// and all new ones while more than `answers_bytes` of answers are kept.
     pub fn start<R: AsyncRuntime>(group: Group<R>, limit: usize, answers_bytes: u64) -> Proposals {
         let (queue, waiting) = mpsc::channel(limit);
         drop(R::spawn(Batcher::new(group, waiting, answers_bytes).run()));

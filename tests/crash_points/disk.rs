@@ -33,6 +33,11 @@ enum Change {
     Truncate(usize),
 }
 
+/// Whether these are the zeros that are written ahead of the frames, which are none.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| *byte == 0)
+}
+
 impl Change {
     fn apply(&self, content: &mut Vec<u8>) {
         match self {
@@ -47,7 +52,7 @@ impl Change {
     /// Bytes that it writes and that can be missed: zeros are written where nothing is.
     fn written(&self) -> usize {
         match self {
-            Change::Write { bytes, .. } if bytes.iter().any(|byte| *byte != 0) => bytes.len(),
+            Change::Write { bytes, .. } if !is_blank(bytes) => bytes.len(),
             Change::Write { .. } | Change::Truncate(_) => 0,
         }
     }

@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use disk::{Disk, Fate, Files};
+use disk::{Disk, Fate, Files, is_blank};
 use model::{Mark, Possible};
 use openraft::storage::{RaftLogStorage, RaftLogStorageExt};
 use rand::rngs::SmallRng;
@@ -304,7 +304,7 @@ fn what_a_killed_process_left_unsynced_is_synced_before_it_is_relied_on() {
     // A frame with an entry: what only says how far the log is committed may be lost, a head is at the beginning, and zeros are no frame.
     let is_log = |event: &Event| match event {
         Event::Write { name, offset, bytes } => {
-            name.ends_with(".wal") && *offset > 0 && bytes.len() > 300 && bytes.iter().any(|byte| *byte != 0)
+            name.ends_with(".wal") && *offset > 0 && bytes.len() > 300 && !is_blank(bytes)
         }
         _ => false,
     };
@@ -342,7 +342,7 @@ fn damage_in_the_middle_of_the_log_is_refused_and_left_alone() {
         if let Event::Write { name, offset, bytes } = event
             && files.contains_key(name)
             && name.ends_with(".wal")
-            && bytes.iter().any(|byte| *byte != 0)
+            && !is_blank(bytes)
         {
             ends.insert(name, *offset);
         }

@@ -100,7 +100,7 @@ pub enum Input {
 /// What came of an attempt to connect to a node's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProbeOutcome {
-    /// It accepts connections.
+    /// It accepts connections. A hung or failed one does, too.
     Connected,
     /// Nothing listens there.
     Refused,

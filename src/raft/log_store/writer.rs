@@ -152,11 +152,11 @@ impl State {
     }
 
     /// Whether the next frame is sure to be on disk in a moment, as far as one can know: it is small, no other is under way, nobody else
-    /// waits for it (a purge would delete files), it fills no segment, it needs no new blocks, and the disk is quick.
-    fn is_brief(&self, segment_bytes: usize, now: Moment) -> bool {
+    /// waits for it (a purge would delete files), it needs no new blocks and so no new segment, and the disk is quick.
+    fn is_brief(&self, now: Moment) -> bool {
         let bytes = self.next.bytes.len();
-        let fits = |last: &Segment| last.end + bytes < segment_bytes.min(last.allocated);
-        let is_small = bytes <= SMALL_BYTES && self.segments.last().is_some_and(fits);
+        let is_small =
+            bytes <= SMALL_BYTES && self.segments.last().is_some_and(|last| last.end + bytes < last.allocated);
         now >= self.quick_from && is_small && !self.is_writing && self.next.waiters.is_empty()
     }
 
@@ -247,7 +247,7 @@ impl Shared {
 
     /// The same. A small frame of a follower is written before this returns, if the disk is quick.
     pub fn sync_soon(&self, mut state: MutexGuard<'_, State>, waiter: Waiter) {
-        if !self.follows(&state) || !state.is_brief(self.segment_bytes, time::now()) {
+        if !self.follows(&state) || !state.is_brief(time::now()) {
             return self.sync(state, waiter);
         }
         state.next.waiters.push(waiter);
