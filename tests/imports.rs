@@ -38,6 +38,8 @@ const ONLY_IN: &[(&str, &[&str])] = &[
     ("openraft::", &["raft"]),
     ("bincode::", &["protocol/codec.rs"]),
     ("actix_web::", &["http"]),
+    ("actix_http::", &["http"]),
+    ("actix_service::", &["http"]),
     ("actix::", &["node", "demo", "http"]),
     ("reqwest::", &["client"]),
     ("rcgen::", &["config/secrets/authority.rs"]),

@@ -223,8 +223,6 @@ async fn serve(
     let counter = Counter { node, desk, shared, faults, limits, ledger, membership, rights, random };
     let server =
         http::serve(http_socket, doors.http, Arc::new(counter), (cores() as usize / 2).max(1)).map_err(system_error)?;
-    let handle = server.handle();
-    let serving = tokio::spawn(server);
 
     let finish = Duration::from_secs_f64(config.jobs.finish_s);
     let outcome = tokio::select! {
@@ -249,8 +247,7 @@ async fn serve(
     // Peers must see at once that the node is gone.
     listening.abort();
     beating.abort();
-    handle.stop(true).await;
-    let _ = serving.await;
+    server.stop().await;
     raft.shutdown().await;
     outcome
 }

@@ -1,7 +1,7 @@
 //! `client encrypt`: lock a picture, for everybody's nodes to see and a few people to open.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 
 use super::args::duration;
 use super::exit::{CommandError, Exit};
-use super::files::{self, Sink};
+use super::files::{self, PictureArgument, Sink};
 use super::identity::{KeyArguments, Session};
 use super::output::size;
 use super::request::{DeadlineArguments, FormArgument, OutputArguments, file_name, perform, send};
@@ -41,11 +41,12 @@ Examples:
                                                   the picture does not leave this machine
   client encrypt --input cat.jpg                  for whoever has the cluster's key; writes encrypted_lsb_image.png
   client encrypt --input cat.jpg -o locked.png --form stored
-  client encrypt --input - -o - < cat.jpg > locked.png")]
+  client encrypt --input - -o - < cat.jpg > locked.png
+
+The picture is a PNG, JPEG or WebP file. `client encrypt cat.jpg` is the same as with --input.")]
 pub struct Arguments {
-    /// The picture: PNG, JPEG or WebP; `-` for stdin
-    #[arg(short, long, value_name = "IMG")]
-    pub input: PathBuf,
+    #[command(flatten)]
+    pub picture: PictureArgument,
     /// Whose picture it is: that user opens it at any time and says who else may
     #[arg(long, visible_alias = "user", value_name = "NAME")]
     pub owner: Option<String>,
@@ -84,10 +85,10 @@ pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), C
     let sink = arguments.output.sink(Path::new(DEFAULT_OUTPUT))?;
     let Some(owner) = &arguments.owner else {
         let work = Work::Seal(arguments.form.into());
-        return perform(&arguments.input, work, sink, &arguments.deadline, target, "locked").await;
+        return perform(arguments.picture.path(), work, sink, &arguments.deadline, target, "locked").await;
     };
     let limits = target.limits();
-    let picture = files::read(&arguments.input, limits.file_bytes())?;
+    let picture = files::read(arguments.picture.path(), limits.file_bytes())?;
     let deadline = arguments.deadline.deadline;
     let mut session = arguments.keys.open(Some(owner), target, Some(deadline)).await?;
     let to = arguments.to.clone().map(|Readers(to)| to).unwrap_or_default();
@@ -105,7 +106,7 @@ pub async fn run(arguments: Arguments, target: &TargetArguments) -> Result<(), C
     let work = Work::SealOwned(arguments.form.into(), owned);
     let (start, mut target) = (now(), session.target);
     loop {
-        match send(&arguments.input, picture.clone(), work.clone(), &sink, &mut target, "locked").await {
+        match send(arguments.picture.path(), picture.clone(), work.clone(), &sink, &mut target, "locked").await {
             Err(error) if error.exit == Exit::NotFound && now().since(start) < deadline.min(LEARNING) => {
                 tokio::time::sleep(LEARNING_PAUSE).await;
             }
@@ -126,7 +127,7 @@ async fn here(
 ) -> Result<(), CommandError> {
     limits.check_original(picture.len())?;
     let media_type = image::probe(&picture, limits)?.format.media_type().to_owned();
-    let name = image::seal::file_name(&file_name(&arguments.input));
+    let name = image::seal::file_name(&file_name(arguments.picture.path()));
     let mut rights = BTreeMap::new();
     for (user, views) in to {
         if rights.insert(session.user(user).await?, *views).is_some() {
@@ -158,7 +159,7 @@ async fn here(
     let options = SealOptions { form: arguments.form.into(), ..SealOptions::default() };
     let file = image::seal_under(&picture, &header, &DataKey(*data_key), &options, limits, &mut Scratch::new(0))?;
     sink.write(&file)?;
-    let (input, name) = (arguments.input.display(), sink.name());
+    let (input, name) = (arguments.picture.path().display(), sink.name());
     eprintln!("locked {input} ({}) here: {name} ({})", size(picture.len()), size(file.len()));
     Ok(())
 }

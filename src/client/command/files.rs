@@ -67,6 +67,24 @@ impl From<Force> for Existing {
     }
 }
 
+/// The picture that a command is about, by its place or by name: either is the first that somebody tries.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct PictureArgument {
+    /// The picture; `-` for stdin
+    #[arg(value_name = "PICTURE")]
+    picture: Option<PathBuf>,
+    /// The same by name
+    #[arg(short, long, value_name = "PICTURE")]
+    input: Option<PathBuf>,
+}
+
+impl PictureArgument {
+    pub fn path(&self) -> &Path {
+        self.picture.as_deref().or(self.input.as_deref()).expect("clap refuses a command line with neither")
+    }
+}
+
 /// The flag of all commands that write one file.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Force {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::exit::{CommandError, Exit};
-use super::files::{Draft, Existing, Force, Sink};
+use super::files::{Draft, Existing, Force, PictureArgument, Sink};
 use super::identity::{Session, UserArguments};
 use super::output::size;
 use super::sealed::SealedFile;
@@ -31,11 +31,10 @@ Examples:
   client view --input sealed.png --user bob --offline       spends a leased view (see `client lease`), asks nobody
 
 Only the header of the file is sent. Without a right to it the Access Denied picture is saved as a .png; exit code 5.
-A view whose answer was lost is not spent again: call once more.")]
+A view whose answer was lost is not spent again: call once more. `client view sealed.png` is the same as with --input.")]
 pub struct Arguments {
-    /// The sealed picture; `-` for stdin
-    #[arg(short, long, value_name = "FILE")]
-    pub input: PathBuf,
+    #[command(flatten)]
+    pub picture: PictureArgument,
     /// Where the original goes; `-` for stdout [default: viewable_image with the original's extension]
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -49,7 +48,7 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), CommandError> {
-    let file = SealedFile::read(&arguments.input, target)?;
+    let file = SealedFile::read(arguments.picture.path(), target)?;
     let output = Output { named: arguments.output.clone(), existing: arguments.force.into() };
     // Before a view is spent it is certain that the picture can be written.
     output.check()?;
@@ -76,7 +75,7 @@ pub async fn run(arguments: &Arguments, target: &TargetArguments) -> Result<(), 
             entry.close()?;
             eprintln!(
                 "opened {} as {} ({}): {}",
-                arguments.input.display(),
+                arguments.picture.path().display(),
                 written.name(),
                 size(original.len()),
                 left(answer.right)
@@ -107,7 +106,7 @@ fn offline(
     let spent = LeaseStore::of(&identity)?.spend(file.image, Date(unix_millis()), use_it);
     let place = written.as_ref().map_or(String::new(), Sink::name);
     let (bytes, left) = spent.inspect_err(|_| written.iter().for_each(Sink::take_back))?;
-    eprintln!("opened {} as {place} ({}): {left} leased views left", arguments.input.display(), size(bytes));
+    eprintln!("opened {} as {place} ({}): {left} leased views left", arguments.picture.path().display(), size(bytes));
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 
 mod filter;
 mod kepts;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +31,8 @@ pub(super) const WITHOUT_TRACE_KEPT_MS: u64 = 2 * SIGNED_WITHIN_MS;
 /// Answers of this span of time are forgotten together.
 const GENERATION_MS: u64 = 10_000;
 
-/// What an answer takes beside its results, about, in bytes: 58 in a run, and up to 190 among the latest.
-const BESIDE_RESULTS: u64 = 96;
+/// What an answer takes beside its results, about, in bytes: some 40 in a run, and up to 190 among the latest.
+const BESIDE_RESULTS: u64 = 64;
 
 /// What a request was about: the beginning of a BLAKE3-256. It guards against mistakes; who looks for two requests that are alike
 /// finds that the second of his own is answered as the first.
@@ -48,24 +49,8 @@ enum Key {
 
 /// Kept answers, in generations, each of which goes as a whole.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "StoredAnswers")]
 pub(super) struct Answers {
     generations: VecDeque<Generation>,
-    #[serde(skip_serializing)]
-    size_bytes: u64,
-}
-
-/// Answers as a snapshot has them.
-#[derive(Deserialize)]
-struct StoredAnswers {
-    generations: VecDeque<Generation>,
-}
-
-impl From<StoredAnswers> for Answers {
-    fn from(StoredAnswers { generations }: StoredAnswers) -> Answers {
-        let size_bytes = generations.iter().map(Generation::size_bytes).sum();
-        Answers { generations, size_bytes }
-    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,7 +63,7 @@ struct Generation {
     of_known: Kepts,
 }
 
-/// An answer in little space: most commands have one operation.
+/// An answer: most commands have one operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Kept {
     content: Content,
@@ -182,7 +167,7 @@ impl Answers {
         }
     }
 
-    fn find_in(&self, id: &Id, which: impl Fn(&Generation) -> &Kepts) -> Option<&Kept> {
+    fn find_in(&self, id: &Id, which: impl Fn(&Generation) -> &Kepts) -> Option<Kept> {
         let hash = Hash::of(id);
         self.generations.iter().rev().find_map(|generation| which(generation).get(id, hash))
     }
@@ -196,7 +181,6 @@ impl Answers {
         let Some(youngest) = self.generations.back_mut() else { return };
         youngest.last = now;
         let kept = Kept::new(content, answer);
-        self.size_bytes += kept.size_bytes();
         match Key::of(caller, id) {
             Key::OfAnyone(id) => youngest.of_anyone.insert(id, kept),
             Key::OfKnown(id) => youngest.of_known.insert(id, kept),
@@ -207,13 +191,15 @@ impl Answers {
     pub fn forget(&mut self, now: Stamp, kept_ms: u64) {
         let kept_for = clock::at_least(kept_ms);
         while self.generations.front().is_some_and(|oldest| oldest.last.0 + kept_for < now.0) {
-            let gone = self.generations.pop_front();
-            self.size_bytes -= gone.map_or(0, |gone| gone.size_bytes());
+            self.generations.pop_front();
         }
     }
 
     pub fn size_bytes(&self) -> u64 {
-        self.size_bytes
+        self.generations
+            .iter()
+            .map(|generation| generation.of_anyone.size_bytes() + generation.of_known.size_bytes())
+            .sum()
     }
 
     pub fn len(&self) -> usize {
@@ -225,10 +211,6 @@ impl Generation {
     fn close(&mut self) {
         self.of_anyone.close();
         self.of_known.close();
-    }
-
-    fn size_bytes(&self) -> u64 {
-        self.of_anyone.all().chain(self.of_known.all()).map(|(_, kept)| kept.size_bytes()).sum()
     }
 }
 

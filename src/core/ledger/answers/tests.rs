@@ -78,8 +78,6 @@ proptest! {
                 }
                 Event::Restore => answers = codec::decode(&codec::encode(&answers).unwrap()).unwrap(),
             }
-            let all: u64 = answers.generations.iter().map(Generation::size_bytes).sum();
-            prop_assert_eq!(answers.size_bytes(), all);
             prop_assert_eq!(answers.size_bytes(), other.size_bytes());
             prop_assert_eq!(answers.len(), other.len());
         }
@@ -118,7 +116,7 @@ fn runs_are_written_as_one_map() {
     }
     assert_eq!(codec::encode(&kepts).unwrap(), codec::encode(&map).unwrap());
     assert_eq!(clone.len(), 903);
-    assert!(map.iter().all(|(id, kept)| kepts.get(id, Hash::of(id)) == Some(kept)));
+    assert!(map.iter().all(|(id, kept)| kepts.get(id, Hash::of(id)).as_ref() == Some(kept)));
 }
 
 /// The price of finding that a request is new does not grow with the number of answers: the groups of runs are as many as the ones in

@@ -1,0 +1,297 @@
+//! The threads that serve connections, and which of them gets a new one.
+//!
+//! Most go to threads of their own, so that no picture holds up the node. A few that begin with a key of the store are served by the
+//! node's own thread, where Raft is: a write of a single client is mostly changes of thread, and this saves two of them.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+use std::{io, iter};
+
+use actix::Arbiter;
+use actix_service::boxed::BoxService;
+use tokio::net::TcpStream;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::protocol::kv::route;
+use crate::scheduling;
+
+/// Connections that the node's own thread serves at any time.
+const NEAR_CONNECTIONS: usize = 4;
+
+/// How long the first bytes may take that tell whether a connection asks for a key.
+const FIRST_BYTES_TIME: Duration = Duration::from_millis(100);
+
+/// How long nobody is let in after the system has refused a connection, for example because there are too many open files.
+const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long finished answers may take to leave after the server was told to stop.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
+
+/// What a thread does with a connection, until it is over.
+pub(super) type Connections = BoxService<TcpStream, (), ()>;
+
+/// Becomes true when connections shall end with the answers that are under way.
+pub(super) type Stopping = watch::Receiver<bool>;
+
+/// A running server, which ends when it is stopped.
+pub struct Server {
+    stopping: watch::Sender<bool>,
+    places: Arc<Semaphore>,
+    connections: u32,
+    threads: Vec<Arbiter>,
+}
+
+impl Server {
+    /// Serves the connections to a listener, so many at any time, on so many threads and on the calling one, which has an actor system.
+    ///
+    /// Each thread makes with `served` what it does with a connection. Where they are not `readable` as they come, because there is TLS
+    /// around them, none is served by the calling thread.
+    ///
+    /// # Errors
+    /// The system refused the listener.
+    pub(super) fn start<M, F>(
+        listener: TcpListener,
+        connections: usize,
+        readable: bool,
+        threads: usize,
+        served: M,
+    ) -> io::Result<Server>
+    where
+        M: Fn(Stopping) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<Connections, ()>> + 'static,
+    {
+        listener.set_nonblocking(true)?;
+        let stopping = watch::Sender::new(false);
+        let places = Arc::new(Semaphore::new(connections));
+        let threads: Vec<Arbiter> = iter::repeat_with(Arbiter::new).take(threads.max(1)).collect();
+        let queue = || mpsc::channel(connections);
+        let mut far = Vec::new();
+        for thread in &threads {
+            let (queue, arrivals) = queue();
+            let (served, stopping) = (served.clone(), stopping.subscribe());
+            thread.spawn_fn(move || {
+                scheduling::bulk();
+                actix::spawn(serve(arrivals, served(stopping)));
+            });
+            far.push(queue);
+        }
+        let (near, arrivals) = queue();
+        if readable {
+            actix::spawn(serve(arrivals, served(stopping.subscribe())));
+        }
+        let (all, ended) = (places.clone(), stopping.subscribe());
+        threads[0].spawn_fn(move || {
+            let near_places = Arc::new(Semaphore::new(if readable { NEAR_CONNECTIONS } else { 0 }));
+            let doors = Rc::new(Doors { near, near_places, far, next: Cell::new(0) });
+            actix::spawn(accept(listener, all, doors, ended));
+        });
+        Ok(Server { stopping, places, connections: u32::try_from(connections).unwrap_or(u32::MAX), threads })
+    }
+
+    /// Lets nobody in any more, and waits until the answers that are under way have left, for two seconds at most.
+    pub async fn stop(self) {
+        self.stopping.send_replace(true);
+        // An error means that they take too long: they are cut off.
+        let _ = timeout(SHUTDOWN_TIME, self.places.acquire_many(self.connections)).await;
+        for thread in &self.threads {
+            thread.stop();
+        }
+    }
+}
+
+/// A connection that was let in, with its place among all, and among the near ones if it has one.
+struct Arrival<S> {
+    stream: S,
+    place: OwnedSemaphorePermit,
+    near_place: Option<OwnedSemaphorePermit>,
+}
+
+/// The way to a thread. A runtime watches each connection, and every thread has its own.
+type Queue = mpsc::Sender<Arrival<std::net::TcpStream>>;
+
+/// Where connections go.
+struct Doors {
+    near: Queue,
+    near_places: Arc<Semaphore>,
+    far: Vec<Queue>,
+    next: Cell<usize>,
+}
+
+impl Doors {
+    fn let_in(self: &Rc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        let near_place = self.near_places.clone().try_acquire_owned().ok();
+        let may_be_near = near_place.is_some();
+        let arrival = Arrival { stream, place, near_place };
+        if may_be_near {
+            actix::spawn(self.clone().choose(arrival));
+        } else {
+            self.go_far(arrival);
+        }
+    }
+
+    /// Looks at the first bytes, which stay there for whoever serves the connection.
+    async fn choose(self: Rc<Self>, arrival: Arrival<TcpStream>) {
+        let mut first = [0; 64];
+        match timeout(FIRST_BYTES_TIME, arrival.stream.peek(&mut first)).await {
+            Ok(Ok(read)) if asks_for_a_key(&first[..read]) => send(&self.near, arrival),
+            _ => self.go_far(arrival),
+        }
+    }
+
+    fn go_far(&self, arrival: Arrival<TcpStream>) {
+        let thread = self.next.get();
+        self.next.set((thread + 1) % self.far.len());
+        send(&self.far[thread], Arrival { near_place: None, ..arrival });
+    }
+}
+
+fn send(thread: &Queue, Arrival { stream, place, near_place }: Arrival<TcpStream>) {
+    // If the system refuses, the connection is closed.
+    if let Ok(stream) = stream.into_std() {
+        // There is room for as many as there are places, and the thread ends with the program.
+        let _ = thread.try_send(Arrival { stream, place, near_place });
+    }
+}
+
+/// Whether a request that begins like this is for one key of the store.
+fn asks_for_a_key(first: &[u8]) -> bool {
+    let mut words = first.split(|byte| *byte == b' ');
+    let path = words.nth(1).unwrap_or_default();
+    path.strip_prefix(route::KV.as_bytes()).is_some_and(|rest| rest.len() > 1 && rest[0] == b'/')
+}
+
+async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>, mut stopping: Stopping) {
+    let listener = match tokio::net::TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return log::error!("the HTTP port is not served: {error}"),
+    };
+    loop {
+        let arrived = async {
+            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+            let (stream, _) = listener.accept().await?;
+            Ok::<_, io::Error>((stream, place))
+        };
+        let arrived = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            arrived = arrived => arrived,
+        };
+        match arrived {
+            Ok((stream, place)) => doors.let_in(stream, place),
+            Err(error) => {
+                log::warn!("a connection could not be accepted: {error}");
+                sleep(REFUSED_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Serves the connections that come, on this thread.
+async fn serve(
+    mut arrivals: mpsc::Receiver<Arrival<std::net::TcpStream>>,
+    served: impl Future<Output = Result<Connections, ()>>,
+) {
+    let Ok(served) = served.await else { return log::error!("a thread for HTTP could not begin") };
+    while let Some(arrival) = arrivals.recv().await {
+        let Ok(stream) = TcpStream::from_std(arrival.stream) else { continue };
+        // Without it a short answer in two pieces takes a round trip more.
+        let _ = stream.set_nodelay(true);
+        // With TLS this waits while too many connections shake hands.
+        if poll_fn(|context| served.poll_ready(context)).await.is_err() {
+            return log::error!("a thread for HTTP serves no more connections");
+        }
+        let connection = served.call(stream);
+        let places = (arrival.place, arrival.near_place);
+        actix::spawn(async move {
+            // How it ended is of no account: the other side may have gone at any time.
+            let _ = connection.await;
+            drop(places);
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::SocketAddr;
+    use std::thread;
+
+    use actix_service::{boxed, fn_service};
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+
+    type Client = std::net::TcpStream;
+
+    /// The promise: only what asks for one key goes to the node's own thread; lists, batches, pictures and TLS do not.
+    #[test]
+    fn only_requests_for_one_key_are_near() {
+        let near = ["PUT /api/v1/kv/color HTTP/1.1", "GET /api/v1/kv/a%2Fb?stale=true HTTP/1.1", "POST /api/v1/kv/n"];
+        assert!(near.iter().all(|first| asks_for_a_key(first.as_bytes())));
+        let far = [
+            "",
+            "GET",
+            "GET /",
+            "POST /api/v1/kv HTTP/1.1",
+            "GET /api/v1/kv?prefix=a",
+            "GET /api/v1/kv/",
+            "\u{16}\u{3}",
+        ];
+        assert!(!far.iter().any(|first| asks_for_a_key(first.as_bytes())));
+    }
+
+    /// Where each of the connections is served that begin like this, until they are closed.
+    fn served(address: SocketAddr, firsts: &[&str]) -> Vec<(Client, String)> {
+        let connect = |first: &&str| {
+            let mut stream = Client::connect(address).unwrap();
+            stream.write_all(first.as_bytes()).unwrap();
+            let mut place = [0; 4];
+            stream.read_exact(&mut place).unwrap();
+            (stream, String::from_utf8(place.to_vec()).unwrap())
+        };
+        firsts.iter().map(connect).collect()
+    }
+
+    /// The promise: at most four connections are near, a silent one takes no place for long, those that are over make room, and nobody is
+    /// let in any more when the server stops.
+    #[test]
+    fn few_connections_are_near_and_none_after_the_stop() {
+        actix::System::new().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let here = thread::current().id();
+            let served_where = move |_| async move {
+                Ok(boxed::service(fn_service(move |mut stream: TcpStream| async move {
+                    let place = if thread::current().id() == here { b"near" } else { b"far " };
+                    stream.write_all(place).await.map_err(drop)?;
+                    // Until the other side closes it.
+                    let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+                    Ok(())
+                })))
+            };
+            let server = Server::start(listener, 64, true, 1, served_where).unwrap();
+            let asked = tokio::task::spawn_blocking(move || {
+                let (key, picture) = ("PUT /api/v1/kv/a HTTP/1.1", "POST /api/v1/images HTTP/1.1");
+                let first = served(address, &[picture, key, key, key, key, key, picture]);
+                let places: Vec<&str> = first.iter().map(|(_, place)| place.as_str()).collect();
+                assert_eq!(places, ["far ", "near", "near", "near", "near", "far ", "far "]);
+                drop(first);
+                // Nobody tells when a connection that was closed has given its place back.
+                let deadline = crate::time::now() + Duration::from_secs(10);
+                while served(address, &[key])[0].1 != "near" {
+                    assert!(crate::time::now() < deadline, "no place was given back");
+                }
+                let silent = served(address, &[""]);
+                assert_eq!(silent[0].1, "far ");
+            });
+            asked.await.unwrap();
+            server.stop().await;
+            assert!(Client::connect(address).is_err(), "the port is still open");
+        });
+    }
+}
