@@ -5,11 +5,12 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::iter;
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
-use std::{io, iter};
 
 use actix::Arbiter;
 use actix_service::boxed::BoxService;
@@ -27,7 +28,7 @@ const NEAR_CONNECTIONS: usize = 4;
 const FIRST_BYTES_TIME: Duration = Duration::from_millis(100);
 
 /// How long nobody is let in after the system has refused a connection, for example because there are too many open files.
-const REFUSED_PAUSE: Duration = Duration::from_millis(100);
+const REFUSED_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long finished answers may take to leave after the server was told to stop.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(2);
@@ -183,6 +184,8 @@ async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>,
         };
         match arrived {
             Ok((stream, place)) => doors.let_in(stream, place),
+            // The other side has given it up already, which must not keep anybody else out.
+            Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
                 log::warn!("a connection could not be accepted: {error}");
                 sleep(REFUSED_PAUSE).await;
