@@ -11,6 +11,7 @@ use actix_web::{Error, HttpResponse, web};
 use tokio::time::timeout;
 
 use super::access::{self, Access};
+use super::near::Turns;
 use super::refusal::Refusal;
 use super::service::Service;
 use crate::protocol::job::route;
@@ -28,9 +29,11 @@ const SHED_TIME: Duration = Duration::from_secs(1);
 pub async fn at_the_door(
     service: web::Data<Service>,
     access: web::Data<Access>,
+    turns: web::Data<Turns>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
+    turns.take().await;
     let dropped =
         || Refusal::new(ProblemCode::Dropped, "the node failed meanwhile; send the request again with its id");
     if let Some(over) = service.silence() {
@@ -40,7 +43,7 @@ pub async fn at_the_door(
     let failures_before = service.failures();
     // The command to fail is the one request that is answered although the node has failed.
     let commands_failure = request.path() == route::FAIL;
-    let response = match pass(&service, &access, &mut request).await {
+    let mut response = match pass(&service, &access, &mut request).await {
         Ok(None) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
         Err(refusal) => Err(refusal),
@@ -50,6 +53,9 @@ pub async fn at_the_door(
             over.await;
         }
         return Err(dropped().into());
+    }
+    if let Ok(response) = &mut response {
+        turns.keep_for_keys_alone(response);
     }
     response
 }

@@ -9,6 +9,7 @@ mod guard;
 mod images;
 mod kv;
 mod members;
+mod near;
 mod openapi;
 mod outgoing;
 mod own;
@@ -43,6 +44,7 @@ pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question,
 
 pub use tls::server_config;
 
+use near::Turns;
 use server::Stopping;
 
 /// How long the head of a request may take to arrive, and a new connection may stay silent.
@@ -62,7 +64,7 @@ pub struct Door {
     /// The server's side of TLS; none for HTTP in clear.
     pub tls: Option<rustls::ServerConfig>,
     /// Connections at any time; further ones wait in the listener's backlog.
-    pub connections: usize,
+    pub connections: u32,
 }
 
 /// Serves HTTP on a bound listener, on so many threads and a little on the calling one, which has an actor system, until the returned server
@@ -77,8 +79,9 @@ pub fn serve(listener: TcpListener, door: Door, service: Service, threads: usize
     let Door { access, tls, connections } = door;
     let access = web::Data::new(access);
     let limits = service.limits();
-    let app = move || {
+    let app = move |is_near| {
         let app = App::new()
+            .app_data(web::Data::new(Turns::new(is_near)))
             .app_data(shared.clone())
             .app_data(access.clone())
             .app_data(places.clone())
@@ -92,10 +95,11 @@ pub fn serve(listener: TcpListener, door: Door, service: Service, threads: usize
         map_config(app, |()| AppConfig::default())
     };
     let readable = tls.is_none();
-    let served = move |stopping| {
+    let served = move |is_near, stopping| {
+        let app = app(is_near);
         let factory = match tls.clone() {
-            None => boxed::factory(settings(stopping).h1(app()).tcp().map_err(drop)),
-            Some(tls) => boxed::factory(settings(stopping).h1(app()).rustls_0_23(tls).map_err(drop)),
+            None => boxed::factory(settings(stopping).h1(app).tcp().map_err(drop)),
+            Some(tls) => boxed::factory(settings(stopping).h1(app).rustls_0_23(tls).map_err(drop)),
         };
         async move { factory.new_service(()).await }
     };

@@ -15,17 +15,18 @@ use std::time::Duration;
 use actix::Arbiter;
 use actix_service::boxed::BoxService;
 use tokio::net::TcpStream;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use crate::protocol::kv::route;
+use super::near;
 use crate::scheduling;
 
 /// Connections that the node's own thread serves at any time.
 const NEAR_CONNECTIONS: usize = 4;
 
 /// How long the first bytes may take that tell whether a connection asks for a key.
-const FIRST_BYTES_TIME: Duration = Duration::from_millis(100);
+const FIRST_BYTES_TIME: Duration = Duration::from_secs(1);
 
 /// How long nobody is let in after the system has refused a connection, for example because there are too many open files.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
@@ -42,6 +43,7 @@ pub(super) type Stopping = watch::Receiver<bool>;
 /// A running server, which ends when it is stopped.
 pub struct Server {
     stopping: watch::Sender<bool>,
+    /// A place for each connection and one for the port.
     places: Arc<Semaphore>,
     connections: u32,
     threads: Vec<Arbiter>,
@@ -50,55 +52,63 @@ pub struct Server {
 impl Server {
     /// Serves the connections to a listener, so many at any time, on so many threads and on the calling one, which has an actor system.
     ///
-    /// Each thread makes with `served` what it does with a connection. Where they are not `readable` as they come, because there is TLS
-    /// around them, none is served by the calling thread.
+    /// Each thread makes with `served` what it does with a connection, and is told whether it is the calling one. Where connections are
+    /// not `readable` as they come, because there is TLS around them, the calling thread serves none.
     ///
     /// # Errors
-    /// The system refused the listener.
+    /// The system refused the listener or a thread.
     pub(super) fn start<M, F>(
         listener: TcpListener,
-        connections: usize,
+        connections: u32,
         readable: bool,
         threads: usize,
         served: M,
     ) -> io::Result<Server>
     where
-        M: Fn(Stopping) -> F + Clone + Send + 'static,
+        M: Fn(bool, Stopping) -> F + Clone + Send + 'static,
         F: Future<Output = Result<Connections, ()>> + 'static,
     {
         listener.set_nonblocking(true)?;
         let stopping = watch::Sender::new(false);
-        let places = Arc::new(Semaphore::new(connections));
-        let threads: Vec<Arbiter> = iter::repeat_with(Arbiter::new).take(threads.max(1)).collect();
-        let queue = || mpsc::channel(connections);
+        // The port has a place of its own, so that all places are free when it is closed too.
+        let places = Arc::new(Semaphore::new(connections as usize + 1));
+        let port = places.clone().try_acquire_owned().map_err(io::Error::other)?;
+        let mut threads: Vec<Arbiter> =
+            iter::repeat_with(Arbiter::try_new).take(threads.max(1)).collect::<io::Result<_>>()?;
+        let queue = || mpsc::channel(connections as usize);
         let mut far = Vec::new();
         for thread in &threads {
             let (queue, arrivals) = queue();
             let (served, stopping) = (served.clone(), stopping.subscribe());
             thread.spawn_fn(move || {
                 scheduling::bulk();
-                actix::spawn(serve(arrivals, served(stopping)));
+                actix::spawn(serve(arrivals, served(false, stopping)));
             });
             far.push(queue);
         }
         let (near, arrivals) = queue();
         if readable {
-            actix::spawn(serve(arrivals, served(stopping.subscribe())));
+            actix::spawn(serve(arrivals, served(true, stopping.subscribe())));
         }
+        let doorkeeper = Arbiter::try_new()?;
         let (all, ended) = (places.clone(), stopping.subscribe());
-        threads[0].spawn_fn(move || {
+        doorkeeper.spawn_fn(move || {
             let near_places = Arc::new(Semaphore::new(if readable { NEAR_CONNECTIONS } else { 0 }));
             let doors = Rc::new(Doors { near, near_places, far, next: Cell::new(0) });
-            actix::spawn(accept(listener, all, doors, ended));
+            actix::spawn(async move {
+                accept(listener, all, doors, ended).await;
+                drop(port);
+            });
         });
-        Ok(Server { stopping, places, connections: u32::try_from(connections).unwrap_or(u32::MAX), threads })
+        threads.push(doorkeeper);
+        Ok(Server { stopping, places, connections, threads })
     }
 
-    /// Lets nobody in any more, and waits until the answers that are under way have left, for two seconds at most.
+    /// Closes the port, and waits until the answers that are under way have left, for two seconds at most.
     pub async fn stop(self) {
         self.stopping.send_replace(true);
-        // An error means that they take too long: they are cut off.
-        let _ = timeout(SHUTDOWN_TIME, self.places.acquire_many(self.connections)).await;
+        // An error means that they take too long: their connections end with the threads, here or when the program ends.
+        let _ = timeout(SHUTDOWN_TIME, self.places.acquire_many(self.connections + 1)).await;
         for thread in &self.threads {
             thread.stop();
         }
@@ -139,31 +149,51 @@ impl Doors {
     async fn choose(self: Rc<Self>, arrival: Arrival<TcpStream>) {
         let mut first = [0; 64];
         match timeout(FIRST_BYTES_TIME, arrival.stream.peek(&mut first)).await {
-            Ok(Ok(read)) if asks_for_a_key(&first[..read]) => send(&self.near, arrival),
+            Ok(Ok(read)) if asks_for_a_key(&first[..read]) => {
+                let Some(arrival) = arrival.ready_to_move() else { return };
+                // It comes back if the thread serves no more.
+                if let Err(TrySendError::Closed(arrival) | TrySendError::Full(arrival)) = self.near.try_send(arrival) {
+                    self.offer_far(arrival);
+                }
+            }
             _ => self.go_far(arrival),
         }
     }
 
     fn go_far(&self, arrival: Arrival<TcpStream>) {
-        let thread = self.next.get();
-        self.next.set((thread + 1) % self.far.len());
-        send(&self.far[thread], Arrival { near_place: None, ..arrival });
+        if let Some(arrival) = arrival.ready_to_move() {
+            self.offer_far(arrival);
+        }
+    }
+
+    /// Threads take turns; one that serves no more is passed over.
+    fn offer_far(&self, arrival: Arrival<std::net::TcpStream>) {
+        let mut arrival = Arrival { near_place: None, ..arrival };
+        for _ in 0..self.far.len() {
+            let thread = self.next.get();
+            self.next.set((thread + 1) % self.far.len());
+            // There is room for as many as there are places.
+            match self.far[thread].try_send(arrival) {
+                Ok(()) => return,
+                Err(TrySendError::Closed(back) | TrySendError::Full(back)) => arrival = back,
+            }
+        }
+        log::error!("no thread is left that serves HTTP: restart the node");
     }
 }
 
-fn send(thread: &Queue, Arrival { stream, place, near_place }: Arrival<TcpStream>) {
-    // If the system refuses, the connection is closed.
-    if let Ok(stream) = stream.into_std() {
-        // There is room for as many as there are places, and the thread ends with the program.
-        let _ = thread.try_send(Arrival { stream, place, near_place });
+impl Arrival<TcpStream> {
+    /// Free of this thread's runtime. If the system refuses, the connection is closed.
+    fn ready_to_move(self) -> Option<Arrival<std::net::TcpStream>> {
+        let stream = self.stream.into_std().ok()?;
+        Some(Arrival { stream, place: self.place, near_place: self.near_place })
     }
 }
 
 /// Whether a request that begins like this is for one key of the store.
 fn asks_for_a_key(first: &[u8]) -> bool {
     let mut words = first.split(|byte| *byte == b' ');
-    let path = words.nth(1).unwrap_or_default();
-    path.strip_prefix(route::KV.as_bytes()).is_some_and(|rest| rest.len() > 1 && rest[0] == b'/')
+    near::is_of_a_key(words.nth(1).unwrap_or_default())
 }
 
 async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>, mut stopping: Stopping) {
@@ -222,6 +252,7 @@ async fn serve(
 mod tests {
     use std::io::{Read, Write};
     use std::net::SocketAddr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::thread;
 
     use actix_service::{boxed, fn_service};
@@ -268,7 +299,7 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let here = thread::current().id();
-            let served_where = move |_| async move {
+            let served_where = move |_, _| async move {
                 Ok(boxed::service(fn_service(move |mut stream: TcpStream| async move {
                     let place = if thread::current().id() == here { b"near" } else { b"far " };
                     stream.write_all(place).await.map_err(drop)?;
@@ -295,6 +326,40 @@ mod tests {
             asked.await.unwrap();
             server.stop().await;
             assert!(Client::connect(address).is_err(), "the port is still open");
+        });
+    }
+    /// The promise: a thread that cannot serve takes no connection with it.
+    #[test]
+    fn a_thread_that_does_not_serve_is_passed_over() {
+        actix::System::new().block_on(async {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = listener.local_addr().unwrap();
+            let made = Arc::new(AtomicUsize::new(0));
+            let one_in_three = move |_, _| {
+                let serves = made.fetch_add(1, Ordering::Relaxed) == 1;
+                async move {
+                    let service =
+                        fn_service(
+                            |mut stream: TcpStream| async move { stream.write_all(b"here").await.map_err(drop) },
+                        );
+                    if serves { Ok(boxed::service(service)) } else { Err(()) }
+                }
+            };
+            let server = Server::start(listener, 64, true, 2, one_in_three).unwrap();
+            // What came before a thread gave up goes with it.
+            let asked = move || {
+                let deadline = crate::time::now() + Duration::from_secs(10);
+                let mut in_a_row = 0;
+                while in_a_row < 12 {
+                    let first = ["PUT /api/v1/kv/a HTTP/1.1", "GET / HTTP/1.1"][in_a_row % 2];
+                    let mut stream = Client::connect(address).unwrap();
+                    stream.write_all(first.as_bytes()).unwrap();
+                    in_a_row = if stream.read_exact(&mut [0; 4]).is_ok() { in_a_row + 1 } else { 0 };
+                    assert!(crate::time::now() < deadline, "connections still go where nobody serves them");
+                }
+            };
+            tokio::task::spawn_blocking(asked).await.unwrap();
+            server.stop().await;
         });
     }
 }

@@ -128,13 +128,14 @@ fn piece(changes: Vec<Change>) -> Option<(String, Option<u64>)> {
     let mut piece = String::new();
     let mut changes = changes.into_iter().peekable();
     while let Some(change) = changes.next() {
-        let revision = change.revision;
-        let changed = Changed {
-            revision,
-            key: String::from_utf8_lossy(&change.key).into_owned(),
-            item: change.now.map(Item::from),
+        let revision = change.revision();
+        let key = String::from_utf8_lossy(change.key()).into_owned();
+        let item = match change {
+            Change::Written(now) => Some(Item::from(now)),
+            Change::Gone { .. } => None,
         };
-        let is_last = changes.peek().is_none_or(|next| next.revision != revision);
+        let changed = Changed { revision, key, item };
+        let is_last = changes.peek().is_none_or(|next| next.revision() != revision);
         if is_last {
             piece += &format!("id: {revision}\n");
         }
@@ -153,9 +154,7 @@ mod tests {
 
     fn change(revision: u64, key: &str, bytes: usize) -> Change {
         let (key, value) = (Bytes::copy_from_slice(key.as_bytes()), Bytes::from(vec![b'x'; bytes]));
-        let now =
-            KeyValue { key: key.clone(), value, create_revision: 1, mod_revision: revision, version: 1, expires: None };
-        Change { revision, key, now: Some(now) }
+        Change::Written(KeyValue { key, value, create_revision: 1, mod_revision: revision, version: 1, expires: None })
     }
 
     #[test]

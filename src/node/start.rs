@@ -102,7 +102,7 @@ fn http_door(config: &ClusterConfig, node: &ConfiguredNode, secrets: NodeSecrets
     };
     let every_call = config.http.needs_token(node.http);
     let hosts = config.http.hosts.clone();
-    let connections = open_files::connections(config.http.connections as usize);
+    let connections = open_files::connections(config.http.connections);
     let access = http::Access { token: secrets.admin_token, token_file, every_call, hosts };
     Ok(http::Door { access, tls, connections })
 }

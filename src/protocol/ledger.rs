@@ -179,19 +179,39 @@ pub struct KeyValue {
 
 /// A key that has changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// The revision of the change.
-    pub revision: u64,
-    /// The key.
-    pub key: Bytes,
-    /// What it is now; none if it is gone.
-    pub now: Option<KeyValue>,
+pub enum Change {
+    /// It was written, in its `mod_revision`.
+    Written(KeyValue),
+    /// It is gone.
+    Gone {
+        /// The key.
+        key: Bytes,
+        /// The revision of the change.
+        revision: u64,
+    },
 }
 
 impl Change {
+    /// The key.
+    pub fn key(&self) -> &Bytes {
+        match self {
+            Change::Written(KeyValue { key, .. }) | Change::Gone { key, .. } => key,
+        }
+    }
+
+    /// The revision of the change.
+    pub fn revision(&self) -> u64 {
+        match self {
+            Change::Written(KeyValue { mod_revision: revision, .. }) | Change::Gone { revision, .. } => *revision,
+        }
+    }
+
     /// Bytes of key and value.
     pub fn size_bytes(&self) -> usize {
-        self.key.len() + self.now.as_ref().map_or(0, |now| now.value.len())
+        match self {
+            Change::Written(now) => now.key.len() + now.value.len(),
+            Change::Gone { key, .. } => key.len(),
+        }
     }
 }
 

@@ -51,7 +51,7 @@ impl Feed {
 
     /// Adds the changes of one entry, in the order of their revisions.
     pub fn push(&self, changes: Vec<Change>) {
-        let Some(revision) = changes.last().map(|change| change.revision) else { return };
+        let Some(revision) = changes.last().map(|change| change.revision()) else { return };
         let mut kept = self.kept();
         for change in changes {
             kept.bytes += change.size_bytes();
@@ -59,8 +59,8 @@ impl Feed {
         }
         // A revision goes as a whole: half of a batch must not be taken for all of it.
         while kept.changes.len() > KEPT || kept.bytes > KEPT_BYTES {
-            let Some(oldest) = kept.changes.front().map(|change| change.revision) else { break };
-            while kept.changes.front().is_some_and(|change| change.revision == oldest) {
+            let Some(oldest) = kept.changes.front().map(|change| change.revision()) else { break };
+            while kept.changes.front().is_some_and(|change| change.revision() == oldest) {
                 let gone = kept.changes.pop_front().map_or(0, |change| change.size_bytes());
                 kept.bytes -= gone;
             }
@@ -82,15 +82,15 @@ impl Feed {
         if revision < kept.complete_after {
             return Err(Forgotten { oldest: kept.complete_after });
         }
-        let from = kept.changes.partition_point(|change| change.revision <= revision);
+        let from = kept.changes.partition_point(|change| change.revision() <= revision);
         let mut found: Vec<Change> = Vec::new();
         let mut seen = revision;
         for change in kept.changes.range(from..) {
-            if found.len() >= limit && change.revision != seen {
+            if found.len() >= limit && change.revision() != seen {
                 return Ok((found, seen));
             }
-            seen = change.revision;
-            if change.key.starts_with(prefix) {
+            seen = change.revision();
+            if change.key().starts_with(prefix) {
                 found.push(change.clone());
             }
         }
@@ -109,7 +109,7 @@ mod tests {
     use bytes::Bytes;
 
     fn change(revision: u64, key: &str) -> Change {
-        Change { revision, key: Bytes::copy_from_slice(key.as_bytes()), now: None }
+        Change::Gone { key: Bytes::copy_from_slice(key.as_bytes()), revision }
     }
 
     #[test]
@@ -117,7 +117,7 @@ mod tests {
         let feed = Feed::new(10);
         feed.push(vec![change(11, "a/1"), change(11, "b/1")]);
         feed.push(vec![change(12, "a/2")]);
-        let keys = |found: &[Change]| found.iter().map(|change| change.key.clone()).collect::<Vec<_>>();
+        let keys = |found: &[Change]| found.iter().map(|change| change.key().clone()).collect::<Vec<_>>();
         let (found, seen) = feed.after(10, b"a/", 100).unwrap();
         assert_eq!((keys(&found), seen), (vec![Bytes::from("a/1"), Bytes::from("a/2")], 12));
         assert_eq!(feed.after(12, b"", 100).unwrap(), (Vec::new(), 12));

@@ -67,7 +67,7 @@ impl Ledger {
         self.revision += u64::from(!expired.is_empty());
         self.answers.forget(self.stamp, ANSWERS_KEPT_MS);
         self.without_trace.forget(self.stamp, WITHOUT_TRACE_KEPT_MS);
-        expired.into_iter().map(|key| Change { revision: self.revision, key, now: None }).collect()
+        expired.into_iter().map(|key| Change::Gone { key, revision: self.revision }).collect()
     }
 
     /// What the write that has just been applied has changed, each key once.
@@ -75,7 +75,8 @@ impl Ledger {
         let Ok(results) = answer.kv() else { return Vec::new() };
         let done = write.operations().iter().zip(results).filter(|(_, result)| result.changes());
         let keys: BTreeSet<&Bytes> = done.map(|(operation, _)| operation.key()).collect();
-        let change = |key: &Bytes| Change { revision: self.revision, key: key.clone(), now: self.get(key) };
+        let gone = |key: &Bytes| Change::Gone { key: key.clone(), revision: self.revision };
+        let change = |key: &Bytes| self.get(key).map_or_else(|| gone(key), Change::Written);
         keys.into_iter().map(change).collect()
     }
 

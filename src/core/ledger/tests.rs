@@ -234,7 +234,7 @@ fn a_key_that_is_due_goes_by_expiry_though_somebody_deletes_it() {
     log.ledger.advance(Stamp(5), Date(0));
     let last = format!("k{EXPIRED_AT_ONCE:05}");
     assert_eq!(log.write(vec![delete(&last)]).kv(), Ok(&[KvResult::Deleted(false)][..]));
-    let told: Vec<Bytes> = log.ledger.advance(Stamp(5), Date(0)).into_iter().map(|change| change.key).collect();
+    let told: Vec<Bytes> = log.ledger.advance(Stamp(5), Date(0)).iter().map(|change| change.key().clone()).collect();
     assert_eq!(told, [bytes(&last)]);
 }
 
