@@ -1,4 +1,5 @@
-//! Medians of all rounds side by side, each beside its target.
+//! Medians of all rounds side by side, each beside its target. A ratio is the median of the rounds' ratios: what a machine is worth changes
+//! from minute to minute where others share it, for both sides of one round alike.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -52,7 +53,8 @@ fn p50(figures: &Figures) -> f64 {
 /// All figures of all rounds.
 pub struct Table {
     names: Vec<&'static str>,
-    figures: BTreeMap<(usize, &'static str), Vec<Figures>>,
+    /// By system and row, then by round.
+    figures: BTreeMap<(usize, &'static str), BTreeMap<usize, Figures>>,
 }
 
 impl Table {
@@ -60,18 +62,14 @@ impl Table {
         Table { names: systems.iter().map(System::name).collect(), figures: BTreeMap::new() }
     }
 
-    pub fn add(&mut self, system: usize, row: &'static str, figures: Figures) {
-        self.figures.entry((system, row)).or_default().push(figures);
+    pub fn add(&mut self, round: usize, system: usize, row: &'static str, figures: Figures) {
+        self.figures.entry((system, row)).or_default().insert(round, figures);
     }
 
     /// How our writes stand to ZooKeeper's, where both were measured.
     pub fn print_zookeeper(&self) {
-        let writes = |name| {
-            let system = self.names.iter().position(|known| *known == name)?;
-            self.cell(system, "put-256", per_second).map(|(median, _)| median)
-        };
-        let (Some(ours), Some(theirs)) = (writes(self.names[0]), writes("ZooKeeper")) else { return };
-        let ratio = ours / theirs;
+        let Some(zookeeper) = self.names.iter().position(|name| *name == "ZooKeeper") else { return };
+        let Some(ratio) = self.ratio(zookeeper, "put-256", per_second) else { return };
         println!("durable puts/s, 256 clients: {ratio:.2} times ZooKeeper's  {}", AtLeast(1.0, 1.3).verdict(ratio));
     }
 
@@ -89,10 +87,18 @@ impl Table {
 
     /// The median, with the least and the greatest where there were several rounds.
     fn cell(&self, system: usize, row: &'static str, figure: fn(&Figures) -> f64) -> Option<(f64, String)> {
-        let rounds: Vec<f64> = self.figures.get(&(system, row))?.iter().map(figure).collect();
+        let rounds: Vec<f64> = self.figures.get(&(system, row))?.values().map(figure).collect();
         let [least, median, greatest] = [0.0, 0.5, 1.0].map(|share| quantile(&rounds, share));
         let text = format!("{} [{}-{}]", short(median), short(least), short(greatest));
         Some((median, text))
+    }
+
+    /// How ours stands to that of another system: the median of the rounds in which both were measured.
+    fn ratio(&self, system: usize, row: &'static str, figure: fn(&Figures) -> f64) -> Option<f64> {
+        let (ours, theirs) = (self.figures.get(&(0, row))?, self.figures.get(&(system, row))?);
+        let both = ours.iter().filter_map(|(round, ours)| Some(figure(ours) / figure(theirs.get(round)?)));
+        let ratios: Vec<f64> = both.collect();
+        (!ratios.is_empty()).then(|| quantile(&ratios, 0.5))
     }
 }
 
@@ -112,13 +118,12 @@ impl fmt::Display for Table {
         }
         writeln!(formatter)?;
         for (row, words, figure, target) in &LINES {
-            let Some((ours, our_text)) = self.cell(0, row, *figure) else { continue };
+            let Some((_, our_text)) = self.cell(0, row, *figure) else { continue };
             write!(formatter, "{words:<42} {our_text:>24}")?;
             let mut judged = None;
             for (system, name) in self.names.iter().enumerate().skip(1) {
-                match self.cell(system, row, *figure) {
-                    Some((theirs, their_text)) => {
-                        let ratio = ours / theirs;
+                match self.cell(system, row, *figure).zip(self.ratio(system, row, *figure)) {
+                    Some(((_, their_text), ratio)) => {
                         write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
                         judged =
                             judged.or(target.as_ref().filter(|_| *name == "etcd").map(|target| target.verdict(ratio)));

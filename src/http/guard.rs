@@ -1,4 +1,4 @@
-//! What every request passes: the silence of a Failed node, the check of `Host` and `Origin`, and the shedding of writes.
+//! What every request passes: its turn on the thread, the silence of a Failed node, the check of `Host` and `Origin`, and the shedding of writes.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -11,9 +11,9 @@ use actix_web::{Error, HttpResponse, web};
 use tokio::time::timeout;
 
 use super::access::{self, Access};
-use super::near::Turns;
 use super::refusal::Refusal;
 use super::service::Service;
+use super::shared_thread::SharedThread;
 use crate::protocol::job::route;
 use crate::protocol::kv;
 use crate::protocol::problem::ProblemCode;
@@ -29,11 +29,11 @@ const SHED_TIME: Duration = Duration::from_secs(1);
 pub async fn at_the_door(
     service: web::Data<Service>,
     access: web::Data<Access>,
-    turns: web::Data<Turns>,
+    thread: web::Data<SharedThread>,
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    turns.take().await;
+    thread.take_turn(request.peer_addr()).await;
     let dropped =
         || Refusal::new(ProblemCode::Dropped, "the node failed meanwhile; send the request again with its id");
     if let Some(over) = service.silence() {
@@ -55,7 +55,7 @@ pub async fn at_the_door(
         return Err(dropped().into());
     }
     if let Ok(response) = &mut response {
-        turns.keep_for_keys_alone(response);
+        thread.keep_for_keys(response);
     }
     response
 }

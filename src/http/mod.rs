@@ -9,7 +9,6 @@ mod guard;
 mod images;
 mod kv;
 mod members;
-mod near;
 mod openapi;
 mod outgoing;
 mod own;
@@ -18,6 +17,7 @@ mod rights_service;
 mod routes;
 mod server;
 mod service;
+mod shared_thread;
 mod sharing;
 mod tls;
 mod users;
@@ -44,8 +44,8 @@ pub use service::{Done, Found, JobOrder, Limits, NodeService, NotHere, Question,
 
 pub use tls::server_config;
 
-use near::Turns;
 use server::Stopping;
+use shared_thread::SharedThread;
 
 /// How long the head of a request may take to arrive, and a new connection may stay silent.
 const HEAD_TIME: Duration = Duration::from_secs(5);
@@ -81,7 +81,7 @@ pub fn serve(listener: TcpListener, door: Door, service: Service, threads: usize
     let limits = service.limits();
     let app = move |is_near| {
         let app = App::new()
-            .app_data(web::Data::new(Turns::new(is_near)))
+            .app_data(web::Data::new(SharedThread::new(is_near)))
             .app_data(shared.clone())
             .app_data(access.clone())
             .app_data(places.clone())

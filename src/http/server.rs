@@ -19,7 +19,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
-use super::near;
+use super::shared_thread;
 use crate::scheduling;
 
 /// Connections that the node's own thread serves at any time.
@@ -193,7 +193,7 @@ impl Arrival<TcpStream> {
 /// Whether a request that begins like this is for one key of the store.
 fn asks_for_a_key(first: &[u8]) -> bool {
     let mut words = first.split(|byte| *byte == b' ');
-    near::is_of_a_key(words.nth(1).unwrap_or_default())
+    shared_thread::is_of_a_key(words.nth(1).unwrap_or_default())
 }
 
 async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>, mut stopping: Stopping) {
