@@ -261,3 +261,40 @@ async fn a_cluster_of_one_or_two_is_told_what_it_survives() {
         assert!(cluster.log(1).contains(words), "{}", cluster.log(1));
     }
 }
+
+/// What a raw connection answers to several requests that are sent at once, until it is closed or has answered them all.
+async fn pipelined(cluster: &TestCluster, requests: &[String]) -> (String, bool) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let mut stream = tokio::net::TcpStream::connect(cluster.http_address(1)).await.unwrap();
+    let host = cluster.http_address(1);
+    let all: String = requests.iter().map(|line| format!("{line} HTTP/1.1\r\nHost: {host}\r\n\r\n")).collect();
+    stream.write_all(all.as_bytes()).await.unwrap();
+    let (mut answers, mut buffer) = (String::new(), [0; 4096]);
+    let answered = |answers: &str| answers.matches("HTTP/1.1 ").count() == requests.len() && answers.ends_with('}');
+    while !answered(&answers) {
+        match tokio::time::timeout(common::DEADLINE, stream.read(&mut buffer)).await.unwrap().unwrap() {
+            0 => return (answers, true),
+            read => answers.push_str(&String::from_utf8_lossy(&buffer[..read])),
+        }
+    }
+    let is_closed = tokio::time::timeout(Duration::from_millis(500), stream.read(&mut buffer)).await.is_ok();
+    (answers, is_closed)
+}
+
+/// A few connections for keys are served by Raft's own thread: those that bring anything else are told to come again, and go elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_for_keys_stay_and_others_leave_the_nodes_thread() {
+    let cluster = TestCluster::start(1, "").await;
+    cluster.settled().await;
+    let key = "GET /api/v1/kv/color?stale=true".to_owned();
+    let (answers, is_closed) = pipelined(&cluster, &vec![key.clone(); 100]).await;
+    assert_eq!((answers.matches("HTTP/1.1 404").count(), is_closed), (100, false), "{answers}");
+    assert!(!answers.contains("connection: close"), "{answers}");
+    for other in ["GET /api/v1/kv", "GET /api/v1/status", "POST /api/v1/node/fail", "GET /nowhere"] {
+        let (answers, is_closed) = pipelined(&cluster, &[key.clone(), other.to_owned()]).await;
+        assert!(answers.contains("connection: close") && is_closed, "{other}: {answers}");
+        let (answers, is_closed) = pipelined(&cluster, &[other.to_owned(), key.clone()]).await;
+        assert!(!answers.contains("connection: close") && !is_closed, "{other}: {answers}");
+    }
+}

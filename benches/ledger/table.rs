@@ -122,13 +122,14 @@ impl fmt::Display for Table {
             write!(formatter, "{words:<42} {our_text:>24}")?;
             let mut judged = None;
             for (system, name) in self.names.iter().enumerate().skip(1) {
-                match self.cell(system, row, *figure).zip(self.ratio(system, row, *figure)) {
-                    Some(((_, their_text), ratio)) => {
+                let their_text = self.cell(system, row, *figure).map(|(_, text)| text).unwrap_or_default();
+                match self.ratio(system, row, *figure) {
+                    Some(ratio) => {
                         write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
                         judged =
                             judged.or(target.as_ref().filter(|_| *name == "etcd").map(|target| target.verdict(ratio)));
                     }
-                    None => write!(formatter, " {:>24} {:>7}", "", "")?,
+                    None => write!(formatter, " {their_text:>24} {:>7}", "")?,
                 }
             }
             writeln!(formatter, "  {}", judged.unwrap_or_default())?;

@@ -61,10 +61,13 @@ impl Access {
 pub async fn administrators_only(
     access: web::Data<Access>,
     request: ServiceRequest,
-    next: Next<impl MessageBody>,
+    next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    access.check(&request)?;
-    next.call(request).await
+    match access.check(&request) {
+        Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
+        // An answer like any other: an error would pass by what at_the_door does with it.
+        Err(refusal) => Ok(request.error_response(refusal).map_into_right_body()),
+    }
 }
 
 /// For all routes: where every call needs the token or a user's signature, only the public routes pass without it, and registration. Whoever

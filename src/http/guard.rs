@@ -33,7 +33,7 @@ pub async fn at_the_door(
     mut request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
-    thread.take_turn(request.peer_addr()).await;
+    thread.take_turn(request.peer_addr(), request.path()).await;
     let dropped =
         || Refusal::new(ProblemCode::Dropped, "the node failed meanwhile; send the request again with its id");
     if let Some(over) = service.silence() {
@@ -46,7 +46,7 @@ pub async fn at_the_door(
     let mut response = match pass(&service, &access, &mut request).await {
         Ok(None) => next.call(request).await.map(ServiceResponse::map_into_left_body),
         Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
-        Err(refusal) => Err(refusal),
+        Err(refusal) => Ok(request.error_response(refusal).map_into_right_body()),
     };
     if !commands_failure && service.failures() != failures_before {
         if let Some(over) = service.silence() {

@@ -47,7 +47,8 @@ pub use tls::server_config;
 use server::Stopping;
 use shared_thread::SharedThread;
 
-/// How long the head of a request may take to arrive, and a new connection may stay silent.
+/// How long a new connection may stay silent, and the head of its first request may take to arrive. The library has no such limit for
+/// those of the next ones.
 const HEAD_TIME: Duration = Duration::from_secs(5);
 
 /// How long a connection may stay idle between two requests.

@@ -50,7 +50,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// Serves the connections to a listener, so many at any time, on so many threads and on the calling one, which has an actor system.
+    /// Serves the connections to a listener, so many at any time, on so many threads and on the calling one, which has an actor system;
+    /// one more lets them in.
     ///
     /// Each thread makes with `served` what it does with a connection, and is told whether it is the calling one. Where connections are
     /// not `readable` as they come, because there is TLS around them, the calling thread serves none.
@@ -94,7 +95,7 @@ impl Server {
         let (all, ended) = (places.clone(), stopping.subscribe());
         doorkeeper.spawn_fn(move || {
             let near_places = Arc::new(Semaphore::new(if readable { NEAR_CONNECTIONS } else { 0 }));
-            let doors = Rc::new(Doors { near, near_places, far, next: Cell::new(0) });
+            let doors = Rc::new(Doors { stopping: ended.clone(), near, near_places, far, next: Cell::new(0) });
             actix::spawn(async move {
                 accept(listener, all, doors, ended).await;
                 drop(port);
@@ -127,6 +128,7 @@ type Queue = mpsc::Sender<Arrival<std::net::TcpStream>>;
 
 /// Where connections go.
 struct Doors {
+    stopping: Stopping,
     near: Queue,
     near_places: Arc<Semaphore>,
     far: Vec<Queue>,
@@ -147,8 +149,12 @@ impl Doors {
 
     /// Looks at the first bytes, which stay there for whoever serves the connection.
     async fn choose(self: Rc<Self>, arrival: Arrival<TcpStream>) {
-        let mut first = [0; 64];
-        match timeout(FIRST_BYTES_TIME, arrival.stream.peek(&mut first)).await {
+        let (mut first, mut stopping) = ([0; 64], self.stopping.clone());
+        let seen = tokio::select! {
+            seen = timeout(FIRST_BYTES_TIME, arrival.stream.peek(&mut first)) => seen,
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+        };
+        match seen {
             Ok(Ok(read)) if asks_for_a_key(&first[..read]) => {
                 let Some(arrival) = arrival.ready_to_move() else { return };
                 // It comes back if the thread serves no more.
@@ -335,8 +341,8 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
             let address = listener.local_addr().unwrap();
             let made = Arc::new(AtomicUsize::new(0));
-            let one_in_three = move |_, _| {
-                let serves = made.fetch_add(1, Ordering::Relaxed) == 1;
+            let one_in_three = move |is_near: bool, _| {
+                let serves = !is_near && made.fetch_add(1, Ordering::Relaxed) == 1;
                 async move {
                     let service =
                         fn_service(

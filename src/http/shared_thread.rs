@@ -1,5 +1,5 @@
-//! Requests share their thread with those of other connections; on the node's own thread with Raft too, and there only connections for
-//! single keys of the store stay.
+//! Requests share their thread with those of other connections, and on the node's own thread with Raft. That one is for single keys of the
+//! store: other requests wait for their turn there, and are the last ones of their connection (a watch may last).
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -10,8 +10,8 @@ use tokio::task::yield_now;
 
 use crate::protocol::kv::route;
 
-/// Requests of one connection in a row before everything else on the thread has its turn. The library serves all that need not wait in one
-/// go, and a connection may send some thousands of small ones at once.
+/// Requests of one connection in a row before everything else on the thread has its turn; the library may ask twice, so there may be as many
+/// again. It serves all that need not wait in one go, and a connection may send some thousands of small ones at once.
 const IN_A_ROW: u32 = 8;
 
 /// Whether a path is that of one key of the store.
@@ -31,20 +31,25 @@ impl SharedThread {
         SharedThread { is_the_nodes, last: Cell::new((None, 0)) }
     }
 
-    /// Lets the thread's other work go first, if many requests of this connection were served in a row.
-    pub async fn take_turn(&self, connection: Option<SocketAddr>) {
+    /// Lets the thread's other work go first, if many requests of this connection were served in a row, or if this one does not belong here.
+    pub async fn take_turn(&self, connection: Option<SocketAddr>, path: &str) {
         let (last, in_a_row) = self.last.get();
         let in_a_row = if connection == last { in_a_row + 1 } else { 1 };
         self.last.set((connection, in_a_row % IN_A_ROW));
-        if in_a_row == IN_A_ROW {
+        if in_a_row == IN_A_ROW || self.is_misplaced(path) {
             yield_now().await;
         }
     }
 
+    /// A page of a list, or an image, may take as long as hundreds of keys.
+    fn is_misplaced(&self, path: &str) -> bool {
+        self.is_the_nodes && !is_of_a_key(path.as_bytes())
+    }
+
     /// Ends a connection to the node's thread that was for keys at first and is for something else now, as one that a proxy uses for all its
-    /// callers: the next one goes where it belongs.
+    /// callers: the next one goes where it belongs. What was sent before this answer came is still answered here.
     pub fn keep_for_keys<B>(&self, response: &mut ServiceResponse<B>) {
-        if self.is_the_nodes && !is_of_a_key(response.request().path().as_bytes()) {
+        if self.is_misplaced(response.request().path()) {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
     }
@@ -59,17 +64,19 @@ mod tests {
     use super::*;
 
     /// The promise: nobody who sends many requests at once keeps a thread from the others, be they clients or Raft; whoever is one of many
-    /// is not held up.
+    /// is not held up, unless he brings Raft's thread what is not for it.
     #[test]
     fn many_requests_in_a_row_of_one_connection_let_the_others_go_first() {
         let from = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        let waited = |ports: [u16; 2]| {
-            let thread = SharedThread::new(false);
+        let waited = |is_the_nodes, path, ports: [u16; 2]| {
+            let thread = SharedThread::new(is_the_nodes);
             let requests = (0..3 * IN_A_ROW as usize).map(|number| from(ports[number % 2]));
-            requests.filter(|connection| thread.take_turn(*connection).now_or_never().is_none()).count()
+            requests.filter(|connection| thread.take_turn(*connection, path).now_or_never().is_none()).count()
         };
-        assert_eq!(waited([1, 1]), 3);
-        assert_eq!(waited([1, 2]), 0);
+        let (key, list) = ("/api/v1/kv/color", "/api/v1/kv");
+        assert_eq!([waited(true, key, [1, 1]), waited(false, list, [1, 1])], [3, 3]);
+        assert_eq!([waited(true, key, [1, 2]), waited(false, list, [1, 2])], [0, 0]);
+        assert_eq!(waited(true, list, [1, 2]), 3 * IN_A_ROW as usize);
     }
 
     /// The promise: a connection that was let near for a key and brings something else goes elsewhere the next time.
