@@ -5,7 +5,8 @@
 //! connection per client; gRPC over HTTP/2 to etcd's leader, one connection per 16 clients, which is etcd's best; ZooKeeper's own
 //! protocol to its leader, one connection per client, on keys that are there already. It shares the
 //! cores with the servers, so it is lean, and its share is told. In each round every system is started anew, does all rows and is
-//! stopped, so that none runs beside another; the order changes from round to round. A figure is the median of the rounds, a ratio of two systems that of their ratios.
+//! stopped, so that none runs beside another; the order changes from round to round. A figure is the median of the rounds, a ratio of
+//! two systems that of the rounds' ratios.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on should stop")]
 

@@ -1,4 +1,4 @@
-//! Medians of all rounds side by side, each beside its target. A ratio is the median of the rounds' ratios: what a machine is worth changes
+//! Medians of all rounds side by side, the ratio to etcd beside its target. A ratio of two systems is the median of the rounds' ratios: what a machine is worth changes
 //! from minute to minute where others share it, for both sides of one round alike.
 
 use std::collections::BTreeMap;
@@ -73,7 +73,7 @@ impl Table {
         println!("durable puts/s, 256 clients: {ratio:.2} times ZooKeeper's  {}", AtLeast(1.0, 1.3).verdict(ratio));
     }
 
-    /// What a view costs beside a plain write and its public-key work, where both rows were measured.
+    /// What a view costs beside a plain write and its public-key work, where both rows were measured. From medians: that work is measured once.
     pub fn print_view(&self, bare: f64) {
         let cost = |row| self.cell(0, row, Figures::cpu_per_10k).map(|(median, _)| median);
         let (Some(view), Some(put)) = (cost("view-64"), cost("put-64")) else { return };
@@ -85,7 +85,7 @@ impl Table {
         );
     }
 
-    /// The median, with the least and the greatest where there were several rounds.
+    /// The median, and the least and the greatest in brackets.
     fn cell(&self, system: usize, row: &'static str, figure: fn(&Figures) -> f64) -> Option<(f64, String)> {
         let rounds: Vec<f64> = self.figures.get(&(system, row))?.values().map(figure).collect();
         let [least, median, greatest] = [0.0, 0.5, 1.0].map(|share| quantile(&rounds, share));
@@ -126,8 +126,9 @@ impl fmt::Display for Table {
                 match self.ratio(system, row, *figure) {
                     Some(ratio) => {
                         write!(formatter, " {their_text:>24} {ratio:>7.2}")?;
-                        judged =
-                            judged.or(target.as_ref().filter(|_| *name == "etcd").map(|target| target.verdict(ratio)));
+                        if *name == "etcd" {
+                            judged = target.as_ref().map(|target| target.verdict(ratio));
+                        }
                     }
                     None => write!(formatter, " {their_text:>24} {:>7}", "")?,
                 }

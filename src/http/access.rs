@@ -65,7 +65,7 @@ pub async fn administrators_only(
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     match access.check(&request) {
         Ok(()) => next.call(request).await.map(ServiceResponse::map_into_left_body),
-        // An answer like any other: an error would pass by what at_the_door does with it.
+        // An answer like any other: an error would pass by what the guard does with it.
         Err(refusal) => Ok(request.error_response(refusal).map_into_right_body()),
     }
 }

@@ -1,9 +1,10 @@
-//! What every request passes: its turn on the thread, the silence of a Failed node, the check of `Host` and `Origin`, and the shedding of writes.
+//! What every request passes: its turn on the thread, the silence of a Failed node, the check of `Host` and `Origin`, who may call
+//! (`access.rs`), and the shedding of writes.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use actix_web::body::MessageBody;
+use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HOST, HeaderName, ORIGIN};
 use actix_web::middleware::Next;
@@ -22,42 +23,49 @@ use crate::protocol::problem::ProblemCode;
 const SHED_BYTES: usize = 64 << 10;
 const SHED_TIME: Duration = Duration::from_secs(1);
 
-/// The checks, in this order. They are one middleware because each one of the library's costs every request a microsecond or two.
-///
-/// A Failed node answers nobody: what arrives waits until the failure is over and is then told that it was dropped, and so
-/// are the answers of jobs that were running when the failure began. By then the caller has long gone elsewhere.
+/// All of it, in this order. It is one middleware because each one of the library's costs every request a microsecond or two.
 pub async fn at_the_door(
     service: web::Data<Service>,
     access: web::Data<Access>,
     thread: web::Data<SharedThread>,
-    mut request: ServiceRequest,
+    request: ServiceRequest,
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     thread.take_turn(request.peer_addr(), request.path()).await;
+    let mut response = unless_failed(&service, &access, request, next).await?;
+    thread.close_if_misplaced(&mut response);
+    Ok(response)
+}
+
+/// A Failed node answers nobody: what arrives waits until the failure is over and is then told that it was dropped, and so
+/// are the answers of jobs that were running when the failure began. By then the caller has long gone elsewhere.
+async fn unless_failed<B: MessageBody + 'static>(
+    service: &web::Data<Service>,
+    access: &web::Data<Access>,
+    mut request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
     let dropped =
         || Refusal::new(ProblemCode::Dropped, "the node failed meanwhile; send the request again with its id");
     if let Some(over) = service.silence() {
         over.await;
-        return Err(dropped().into());
+        return Ok(request.error_response(dropped()).map_into_right_body());
     }
     let failures_before = service.failures();
     // The command to fail is the one request that is answered although the node has failed.
     let commands_failure = request.path() == route::FAIL;
-    let mut response = match pass(&service, &access, &mut request).await {
-        Ok(None) => next.call(request).await.map(ServiceResponse::map_into_left_body),
-        Ok(Some(response)) => Ok(request.into_response(response).map_into_right_body()),
-        Err(refusal) => Ok(request.error_response(refusal).map_into_right_body()),
+    let response = match pass(service, access, &mut request).await {
+        Ok(None) => next.call(request).await?.map_into_left_body(),
+        Ok(Some(response)) => request.into_response(response).map_into_right_body(),
+        Err(refusal) => request.error_response(refusal).map_into_right_body(),
     };
     if !commands_failure && service.failures() != failures_before {
         if let Some(over) = service.silence() {
             over.await;
         }
-        return Err(dropped().into());
+        return Ok(response.error_response(dropped()).map_into_right_body());
     }
-    if let Ok(response) = &mut response {
-        thread.keep_for_keys(response);
-    }
-    response
+    Ok(response)
 }
 
 /// Whether a request goes on to its handler; if it does not, what it is answered.

@@ -1,7 +1,7 @@
 //! The threads that serve connections, and which of them gets a new one.
 //!
-//! Most go to threads of their own, so that no picture holds up the node. A few that begin with a key of the store are served by the
-//! node's own thread, where Raft is: a write of a single client is mostly changes of thread, and this saves two of them.
+//! Most are *far*: they go to threads for HTTP alone, so that no picture holds up the node. A few that begin with a key of the store are
+//! *near*: the node's own thread serves them, where Raft is. A write of a single client is mostly changes of thread, and this saves two.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -22,7 +22,7 @@ use tokio::time::{sleep, timeout};
 use super::shared_thread;
 use crate::scheduling;
 
-/// Connections that the node's own thread serves at any time.
+/// Connections that the node's own thread serves at any time, at most.
 const NEAR_CONNECTIONS: usize = 4;
 
 /// How long the first bytes may take that tell whether a connection asks for a key.
@@ -91,17 +91,18 @@ impl Server {
         if readable {
             actix::spawn(serve(arrivals, served(true, stopping.subscribe())));
         }
-        let doorkeeper = Arbiter::try_new()?;
+        let acceptor = Arbiter::try_new()?;
         let (all, ended) = (places.clone(), stopping.subscribe());
-        doorkeeper.spawn_fn(move || {
+        acceptor.spawn_fn(move || {
             let near_places = Arc::new(Semaphore::new(if readable { NEAR_CONNECTIONS } else { 0 }));
-            let doors = Rc::new(Doors { stopping: ended.clone(), near, near_places, far, next: Cell::new(0) });
+            let dispatcher =
+                Rc::new(Dispatcher { stopping: ended.clone(), near, near_places, far, next: Cell::new(0) });
             actix::spawn(async move {
-                accept(listener, all, doors, ended).await;
+                accept(listener, all, dispatcher, ended).await;
                 drop(port);
             });
         });
-        threads.push(doorkeeper);
+        threads.push(acceptor);
         Ok(Server { stopping, places, connections, threads })
     }
 
@@ -127,7 +128,7 @@ struct Arrival<S> {
 type Queue = mpsc::Sender<Arrival<std::net::TcpStream>>;
 
 /// Where connections go.
-struct Doors {
+struct Dispatcher {
     stopping: Stopping,
     near: Queue,
     near_places: Arc<Semaphore>,
@@ -135,15 +136,11 @@ struct Doors {
     next: Cell<usize>,
 }
 
-impl Doors {
-    fn let_in(self: &Rc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
-        let near_place = self.near_places.clone().try_acquire_owned().ok();
-        let may_be_near = near_place.is_some();
-        let arrival = Arrival { stream, place, near_place };
-        if may_be_near {
-            actix::spawn(self.clone().choose(arrival));
-        } else {
-            self.go_far(arrival);
+impl Dispatcher {
+    fn dispatch(self: &Rc<Self>, stream: TcpStream, place: OwnedSemaphorePermit) {
+        match self.near_places.clone().try_acquire_owned() {
+            Ok(near) => drop(actix::spawn(self.clone().choose(Arrival { stream, place, near_place: Some(near) }))),
+            Err(_) => self.go_far(Arrival { stream, place, near_place: None }),
         }
     }
 
@@ -159,7 +156,7 @@ impl Doors {
                 let Some(arrival) = arrival.ready_to_move() else { return };
                 // It comes back if the thread serves no more.
                 if let Err(TrySendError::Closed(arrival) | TrySendError::Full(arrival)) = self.near.try_send(arrival) {
-                    self.offer_far(arrival);
+                    self.send_far(arrival);
                 }
             }
             _ => self.go_far(arrival),
@@ -168,12 +165,12 @@ impl Doors {
 
     fn go_far(&self, arrival: Arrival<TcpStream>) {
         if let Some(arrival) = arrival.ready_to_move() {
-            self.offer_far(arrival);
+            self.send_far(arrival);
         }
     }
 
     /// Threads take turns; one that serves no more is passed over.
-    fn offer_far(&self, arrival: Arrival<std::net::TcpStream>) {
+    fn send_far(&self, arrival: Arrival<std::net::TcpStream>) {
         let mut arrival = Arrival { near_place: None, ..arrival };
         for _ in 0..self.far.len() {
             let thread = self.next.get();
@@ -202,7 +199,7 @@ fn asks_for_a_key(first: &[u8]) -> bool {
     shared_thread::is_of_a_key(words.nth(1).unwrap_or_default())
 }
 
-async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>, mut stopping: Stopping) {
+async fn accept(listener: TcpListener, places: Arc<Semaphore>, dispatcher: Rc<Dispatcher>, mut stopping: Stopping) {
     let listener = match tokio::net::TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return log::error!("the HTTP port is not served: {error}"),
@@ -219,7 +216,7 @@ async fn accept(listener: TcpListener, places: Arc<Semaphore>, doors: Rc<Doors>,
             arrived = arrived => arrived,
         };
         match arrived {
-            Ok((stream, place)) => doors.let_in(stream, place),
+            Ok((stream, place)) => dispatcher.dispatch(stream, place),
             // The other side has given it up already, which must not keep anybody else out.
             Err(error) if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset) => {}
             Err(error) => {
@@ -328,12 +325,15 @@ mod tests {
                 }
                 let silent = served(address, &[""]);
                 assert_eq!(silent[0].1, "far ");
+                let keys = served(address, &[key; 4]);
+                assert!(keys.iter().all(|(_, place)| place == "near"), "the silent one keeps a place");
             });
             asked.await.unwrap();
             server.stop().await;
             assert!(Client::connect(address).is_err(), "the port is still open");
         });
     }
+
     /// The promise: a thread that cannot serve takes no connection with it.
     #[test]
     fn a_thread_that_does_not_serve_is_passed_over() {

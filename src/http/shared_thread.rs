@@ -1,5 +1,6 @@
 //! Requests share their thread with those of other connections, and on the node's own thread with Raft. That one is for single keys of the
-//! store: other requests wait for their turn there, and are the last ones of their connection (a watch may last).
+//! store: other requests wait for their turn there, and are the last ones of their connection. A watch that begins on such a connection
+//! keeps its place until it ends.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -10,8 +11,8 @@ use tokio::task::yield_now;
 
 use crate::protocol::kv::route;
 
-/// Requests of one connection in a row before everything else on the thread has its turn; the library may ask twice, so there may be as many
-/// again. It serves all that need not wait in one go, and a connection may send some thousands of small ones at once.
+/// Requests of one connection in a row before everything else on the thread has its turn. The library serves all that need not wait in one
+/// go, and a connection may send some thousands of small ones at once.
 const IN_A_ROW: u32 = 8;
 
 /// Whether a path is that of one key of the store.
@@ -21,14 +22,14 @@ pub fn is_of_a_key(path: &[u8]) -> bool {
 
 /// A thread that serves requests.
 pub struct SharedThread {
-    is_the_nodes: bool,
+    is_near: bool,
     /// Whose request came last, and how many of the same connection have come without another between.
     last: Cell<(Option<SocketAddr>, u32)>,
 }
 
 impl SharedThread {
-    pub fn new(is_the_nodes: bool) -> Self {
-        SharedThread { is_the_nodes, last: Cell::new((None, 0)) }
+    pub fn new(is_near: bool) -> Self {
+        SharedThread { is_near, last: Cell::new((None, 0)) }
     }
 
     /// Lets the thread's other work go first, if many requests of this connection were served in a row, or if this one does not belong here.
@@ -37,18 +38,20 @@ impl SharedThread {
         let in_a_row = if connection == last { in_a_row + 1 } else { 1 };
         self.last.set((connection, in_a_row % IN_A_ROW));
         if in_a_row == IN_A_ROW || self.is_misplaced(path) {
+            // The library may poll a new request twice before it gives the thread back: the first one would be over by then.
+            yield_now().await;
             yield_now().await;
         }
     }
 
     /// A page of a list, or an image, may take as long as hundreds of keys.
     fn is_misplaced(&self, path: &str) -> bool {
-        self.is_the_nodes && !is_of_a_key(path.as_bytes())
+        self.is_near && !is_of_a_key(path.as_bytes())
     }
 
     /// Ends a connection to the node's thread that was for keys at first and is for something else now, as one that a proxy uses for all its
     /// callers: the next one goes where it belongs. What was sent before this answer came is still answered here.
-    pub fn keep_for_keys<B>(&self, response: &mut ServiceResponse<B>) {
+    pub fn close_if_misplaced<B>(&self, response: &mut ServiceResponse<B>) {
         if self.is_misplaced(response.request().path()) {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);
         }
@@ -57,21 +60,29 @@ impl SharedThread {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+
     use actix_web::HttpResponse;
     use actix_web::test::TestRequest;
     use futures::FutureExt;
 
     use super::*;
 
+    /// Whether the thread is given back although the library polls twice.
+    fn waits(turn: impl Future<Output = ()>) -> bool {
+        let mut turn = pin!(turn);
+        (0..2).all(|_| turn.as_mut().now_or_never().is_none())
+    }
+
     /// The promise: nobody who sends many requests at once keeps a thread from the others, be they clients or Raft; whoever is one of many
     /// is not held up, unless he brings Raft's thread what is not for it.
     #[test]
     fn many_requests_in_a_row_of_one_connection_let_the_others_go_first() {
         let from = |port| Some(SocketAddr::from(([127, 0, 0, 1], port)));
-        let waited = |is_the_nodes, path, ports: [u16; 2]| {
-            let thread = SharedThread::new(is_the_nodes);
+        let waited = |is_near, path, ports: [u16; 2]| {
+            let thread = SharedThread::new(is_near);
             let requests = (0..3 * IN_A_ROW as usize).map(|number| from(ports[number % 2]));
-            requests.filter(|connection| thread.take_turn(*connection, path).now_or_never().is_none()).count()
+            requests.filter(|connection| waits(thread.take_turn(*connection, path))).count()
         };
         let (key, list) = ("/api/v1/kv/color", "/api/v1/kv");
         assert_eq!([waited(true, key, [1, 1]), waited(false, list, [1, 1])], [3, 3]);
@@ -82,9 +93,9 @@ mod tests {
     /// The promise: a connection that was let near for a key and brings something else goes elsewhere the next time.
     #[test]
     fn only_connections_for_keys_stay_on_the_nodes_thread() {
-        let closes = |is_the_nodes, path| {
+        let closes = |is_near, path| {
             let mut response = TestRequest::with_uri(path).to_srv_response(HttpResponse::Ok().finish());
-            SharedThread::new(is_the_nodes).keep_for_keys(&mut response);
+            SharedThread::new(is_near).close_if_misplaced(&mut response);
             response.response().head().connection_type() == ConnectionType::Close
         };
         for path in ["/api/v1/images", "/api/v1/kv", "/api/v1/kv?prefix=a", "/api/v1/kv/"] {

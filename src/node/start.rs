@@ -73,7 +73,7 @@ pub fn run(options: NodeOptions) -> Result<(), NodeError> {
         Doors { tls: NodeTls::new(&secrets.credentials)?, http: http_door(&options.config, &configured, secrets)? };
 
     // One thread for the actor, Raft and the connections to peers: none of them computes for long, and each message from one to the
-    // other would wake a thread. Images and HTTP have threads of their own.
+    // other would wake a thread. Images and most of HTTP have threads of their own.
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -9,7 +9,8 @@ use tokio::sync::watch;
 
 use crate::protocol::ledger::Change;
 
-/// Changes that are kept. With those of an ordinary entry more they stay within the 8,192 places to which the list grows.
+/// Changes that are kept. An entry's are added before old ones go: for an ordinary entry there is room for both in the 8,192 places to which
+/// the list grows.
 const KEPT: usize = 7_000;
 
 /// Bytes of keys and values in them, 16 MiB.
@@ -17,10 +18,10 @@ const KEPT_BYTES: usize = 16 << 20;
 
 /// The changes asked for are not kept any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("changes are kept from revision {oldest} on: read the present state, and watch from there")]
+#[error("only the changes after revision {after} are kept: read the present state, and watch from there")]
 pub struct Forgotten {
-    /// The oldest revision after which all changes are known.
-    pub oldest: u64,
+    /// All changes after this revision are kept; of it and those before, not all.
+    pub after: u64,
 }
 
 /// The list. Clones share it.
@@ -80,7 +81,7 @@ impl Feed {
     pub fn after(&self, revision: u64, prefix: &[u8], limit: usize) -> Result<(Vec<Change>, u64), Forgotten> {
         let kept = self.kept();
         if revision < kept.complete_after {
-            return Err(Forgotten { oldest: kept.complete_after });
+            return Err(Forgotten { after: kept.complete_after });
         }
         let from = kept.changes.partition_point(|change| change.revision() <= revision);
         let mut found: Vec<Change> = Vec::new();
@@ -121,16 +122,16 @@ mod tests {
         let (found, seen) = feed.after(10, b"a/", 100).unwrap();
         assert_eq!((keys(&found), seen), (vec![Bytes::from("a/1"), Bytes::from("a/2")], 12));
         assert_eq!(feed.after(12, b"", 100).unwrap(), (Vec::new(), 12));
-        assert_eq!(feed.after(9, b"", 100), Err(Forgotten { oldest: 10 }));
+        assert_eq!(feed.after(9, b"", 100), Err(Forgotten { after: 10 }));
         let (found, seen) = feed.after(10, b"", 1).unwrap();
         assert_eq!((found.len(), seen), (2, 11), "a revision is not cut in two");
 
         for revision in 13..13 + KEPT as u64 {
             feed.push(vec![change(revision, "k")]);
         }
-        assert_eq!(feed.after(11, b"", 1), Err(Forgotten { oldest: 12 }));
+        assert_eq!(feed.after(11, b"", 1), Err(Forgotten { after: 12 }));
         assert_eq!(feed.after(12, b"", KEPT + 1).unwrap().0.len(), KEPT);
         feed.restart(50_000);
-        assert_eq!(feed.after(20_000, b"", 1), Err(Forgotten { oldest: 50_000 }));
+        assert_eq!(feed.after(20_000, b"", 1), Err(Forgotten { after: 50_000 }));
     }
 }

@@ -29,7 +29,8 @@ impl Run {
         for (_, kept) in kepts {
             let content = kept.content.to_be_bytes();
             let row = (content, kept.commit - commit, kept.revision - revision, &kept.outcome);
-            codec::encode_into(&row, &mut answers).expect("an answer has travelled in one frame");
+            codec::encode_into(&row, &mut answers)
+                .expect("an answer has the results of one command, much less than a frame");
             ends.push(u32::try_from(answers.len()).expect("a run is a small part of 4 GiB"));
         }
         answers.shrink_to_fit();
