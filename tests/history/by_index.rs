@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use image_cloud::protocol::ledger::KvOperation;
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
 
 use super::model::Model;
 use super::{Answer, Call, NEVER, NotLinearizable, Question, Told};
@@ -24,8 +26,10 @@ pub struct Summary {
     pub unknown_done: usize,
 }
 
-/// More tries than this are not made.
-const TRIES: usize = 200_000;
+/// More tries than this are not made at once, nor more often: an early choice that was wrong may show late, so it is better to begin anew in
+/// another order than to change the latest choices for long.
+const TRIES: usize = 20_000;
+const BEGINNINGS: u64 = 200;
 
 struct Known<'a> {
     call: &'a Call,
@@ -36,7 +40,18 @@ struct Unknown<'a> {
     call: &'a Call,
     /// It stands behind this place: its call began after that had been answered.
     behind: u64,
+    /// The revision that it made if it was done, where a value was read that nobody else wrote.
+    made: Option<u64>,
     used: bool,
+}
+
+impl<'a> Unknown<'a> {
+    fn operations(&self) -> &'a [KvOperation] {
+        match &self.call.question {
+            Question::Write(operations) => operations,
+            _ => &[],
+        }
+    }
 }
 
 /// What the known answers say about the revisions that no known call has made.
@@ -70,7 +85,7 @@ pub fn check(history: &[Call]) -> Result<Summary, NotLinearizable> {
         .iter()
         .zip(behind)
         .filter(|(call, _)| call.answer.is_none() && matches!(call.question, Question::Write(_)))
-        .map(|(call, behind)| Unknown { call, behind, used: false })
+        .map(|(call, behind)| Unknown { call, behind, made: None, used: false })
         .collect();
     let mut summary = Summary { unknown: unknown.len(), ..Summary::default() };
     for Known { call, answer } in &known {
@@ -81,9 +96,33 @@ pub fn check(history: &[Call]) -> Result<Summary, NotLinearizable> {
         }
     }
     let mut replay = Replay { clues: Clues::gather(&known), known, unknown, tries: 0 };
-    replay.go(0, Model::default()).map_err(|(_, why)| why)?;
-    summary.unknown_done = replay.unknown.iter().filter(|unknown| unknown.used).count();
-    Ok(summary)
+    replay.recognise();
+    for beginning in 0..BEGINNINGS {
+        replay.tries = 0;
+        match replay.go(0, Model::default()) {
+            Ok(()) => {
+                summary.unknown_done = replay.unknown.iter().filter(|unknown| unknown.used).count();
+                return Ok(summary);
+            }
+            Err((_, why)) if replay.tries <= TRIES => return Err(why),
+            Err((_, why)) if beginning + 1 == BEGINNINGS => {
+                let tries = TRIES as u64 * BEGINNINGS;
+                return Err(NotLinearizable(format!("undecided after {tries} tries: {}", why.0)));
+            }
+            Err(_) => {
+                let mut rng = SmallRng::seed_from_u64(beginning);
+                replay.unknown.sort_by_cached_key(|_| rng.random::<u64>());
+            }
+        }
+    }
+    unreachable!("the last beginning has returned")
+}
+
+fn puts(operations: &[KvOperation]) -> impl Iterator<Item = (&Bytes, &Bytes)> {
+    operations.iter().filter_map(|operation| match operation {
+        KvOperation::Put { key, value, .. } => Some((key, value)),
+        _ => None,
+    })
 }
 
 /// A call that began after another one ended stands behind it; gives for each call the place that it stands behind.
@@ -161,6 +200,23 @@ impl Clues {
 }
 
 impl Replay<'_> {
+    /// Finds those of the unknown writes that have left a value of their own.
+    fn recognise(&mut self) {
+        let mut made = BTreeMap::new();
+        for (revision, changed) in &self.clues.changed {
+            made.extend(changed.iter().filter_map(|(key, value)| Some(((key, value.as_ref()?), *revision))));
+        }
+        let mut writers: BTreeMap<(&Bytes, &Bytes), usize> = BTreeMap::new();
+        for unknown in &self.unknown {
+            puts(unknown.operations()).for_each(|put| *writers.entry(put).or_default() += 1);
+        }
+        let own = |unknown: &Unknown<'_>| {
+            puts(unknown.operations()).filter(|put| writers[put] == 1).find_map(|put| made.get(&put).copied())
+        };
+        let made: Vec<_> = self.unknown.iter().map(own).collect();
+        self.unknown.iter_mut().zip(made).for_each(|(unknown, made)| unknown.made = made);
+    }
+
     /// Replays the known answers from place `at` on. In vain: how far it came, and why not farther.
     fn go(&mut self, mut at: usize, mut model: Model) -> Result<(), (usize, NotLinearizable)> {
         while let Some(Known { call, answer }) = self.known.get(at) {
@@ -186,10 +242,11 @@ impl Replay<'_> {
         let mut farthest = (at, NotLinearizable(why));
         let mut tried: Vec<usize> = Vec::new();
         for index in 0..self.unknown.len() {
-            let Unknown { call, behind, used } = &self.unknown[index];
-            let Question::Write(operations) = &call.question else { continue };
-            let is_known = |other: &usize| matches!(&self.unknown[*other].call.question, Question::Write(others) if others == operations);
-            if *used || *behind >= commit || tried.iter().any(is_known) {
+            let Unknown { behind, made, used, .. } = &self.unknown[index];
+            let operations = self.unknown[index].operations();
+            let is_known = |other: &usize| self.unknown[*other].operations() == operations;
+            let is_elsewhere = made.is_some_and(|made| made != model.revision + 1);
+            if *used || *behind >= commit || is_elsewhere || tried.iter().any(is_known) {
                 continue;
             }
             tried.push(index);
@@ -202,7 +259,7 @@ impl Replay<'_> {
             }
             self.tries += 1;
             if self.tries > TRIES {
-                return Err((at, NotLinearizable(format!("undecided after {TRIES} tries: {}", farthest.1.0))));
+                return Err(farthest);
             }
             self.unknown[index].used = true;
             match self.go(at, next) {
