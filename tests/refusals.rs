@@ -282,7 +282,8 @@ async fn pipelined(cluster: &TestCluster, requests: &[String]) -> (String, bool)
     (answers, matches!(more, Ok(Ok(0))))
 }
 
-/// The promise: a few connections for keys are served by Raft's own thread; those that bring anything else are told to come again, and go elsewhere.
+/// The promise: a few connections for keys are served by Raft's own thread; those that bring anything else are told to come again, and
+/// go elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_for_keys_stay_and_others_leave_the_nodes_thread() {
     let cluster = TestCluster::start(1, "").await;

@@ -1,5 +1,5 @@
-//! Medians of all rounds side by side, the ratio to etcd beside its target. A ratio of two systems is the median of the rounds' ratios: what a machine is worth changes
-//! from minute to minute where others share it, for both sides of one round alike.
+//! Medians of all rounds side by side, the ratio to etcd beside its target. A ratio of two systems is the median of the rounds' ratios:
+//! what a machine is worth changes from minute to minute where others share it, for both sides of one round alike.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -73,7 +73,8 @@ impl Table {
         println!("durable puts/s, 256 clients: {ratio:.2} times ZooKeeper's  {}", AtLeast(1.0, 1.3).verdict(ratio));
     }
 
-    /// What a view costs beside a plain write and its public-key work, where both rows were measured. From medians: that work is measured once.
+    /// What a view costs beside a plain write and its public-key work, where both rows were measured. From medians: that work is measured
+    /// once.
     pub fn print_view(&self, bare: f64) {
         let cost = |row| self.cell(0, row, Figures::cpu_per_10k).map(|(median, _)| median);
         let (Some(view), Some(put)) = (cost("view-64"), cost("put-64")) else { return };

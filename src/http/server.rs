@@ -15,7 +15,6 @@ use std::time::Duration;
 use actix::Arbiter;
 use actix_service::boxed::BoxService;
 use tokio::net::TcpStream;
-use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::time::{sleep, timeout};
 
@@ -155,8 +154,8 @@ impl Dispatcher {
             Ok(Ok(read)) if asks_for_a_key(&first[..read]) => {
                 let Some(arrival) = arrival.ready_to_move() else { return };
                 // It comes back if the thread serves no more.
-                if let Err(TrySendError::Closed(arrival) | TrySendError::Full(arrival)) = self.near.try_send(arrival) {
-                    self.send_far(arrival);
+                if let Err(back) = self.near.try_send(arrival) {
+                    self.send_far(back.into_inner());
                 }
             }
             _ => self.go_far(arrival),
@@ -178,7 +177,7 @@ impl Dispatcher {
             // There is room for as many as there are places.
             match self.far[thread].try_send(arrival) {
                 Ok(()) => return,
-                Err(TrySendError::Closed(back) | TrySendError::Full(back)) => arrival = back,
+                Err(back) => arrival = back.into_inner(),
             }
         }
         log::error!("no thread is left that serves HTTP: restart the node");

@@ -32,7 +32,8 @@ impl SharedThread {
         SharedThread { is_near, last: Cell::new((None, 0)) }
     }
 
-    /// Lets the thread's other work go first, if many requests of this connection were served in a row, or if this one does not belong here.
+    /// Lets the thread's other work go first, if many requests of this connection were served in a row, or if this one does not belong
+    /// here.
     pub async fn take_turn(&self, connection: Option<SocketAddr>, path: &str) {
         let (last, in_a_row) = self.last.get();
         let in_a_row = if connection == last { in_a_row + 1 } else { 1 };
@@ -49,8 +50,8 @@ impl SharedThread {
         self.is_near && !is_of_a_key(path.as_bytes())
     }
 
-    /// Ends a connection to the node's thread that was for keys at first and is for something else now, as one that a proxy uses for all its
-    /// callers: the next one goes where it belongs. What was sent before this answer came is still answered here.
+    /// Ends a connection to the node's thread that was for keys at first and is for something else now, as one that a proxy uses for all
+    /// its callers: the next one goes where it belongs. What was sent before this answer came is still answered here.
     pub fn close_if_misplaced<B>(&self, response: &mut ServiceResponse<B>) {
         if self.is_misplaced(response.request().path()) {
             response.response_mut().head_mut().set_connection_type(ConnectionType::Close);

@@ -9,8 +9,8 @@ use tokio::sync::watch;
 
 use crate::protocol::ledger::Change;
 
-/// Changes that are kept. An entry's are added before old ones go: for an ordinary entry there is room for both in the 8,192 places to which
-/// the list grows.
+/// Changes that are kept. An entry's are added before old ones go: for an ordinary entry there is room for both in the 8,192 places to
+/// which the list grows.
 const KEPT: usize = 7_000;
 
 /// Bytes of keys and values in them, 16 MiB.

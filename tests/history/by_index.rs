@@ -26,10 +26,12 @@ pub struct Summary {
     pub unknown_done: usize,
 }
 
-/// More tries than this are not made at once, nor more often: an early choice that was wrong may show late, so it is better to begin anew in
-/// another order than to change the latest choices for long.
+/// Tries in one order, at most. An early choice that was wrong may show late: it is better to begin anew in another order than to change
+/// the latest choices for long.
 const TRIES: usize = 20_000;
-const BEGINNINGS: u64 = 200;
+
+/// Orders, at most.
+const ORDERS: u64 = 200;
 
 struct Known<'a> {
     call: &'a Call,
@@ -97,7 +99,8 @@ pub fn check(history: &[Call]) -> Result<Summary, NotLinearizable> {
     }
     let mut replay = Replay { clues: Clues::gather(&known), known, unknown, tries: 0 };
     replay.recognise();
-    for beginning in 0..BEGINNINGS {
+    let mut farthest = String::new();
+    for order in 0..ORDERS {
         replay.tries = 0;
         match replay.go(0, Model::default()) {
             Ok(()) => {
@@ -105,17 +108,12 @@ pub fn check(history: &[Call]) -> Result<Summary, NotLinearizable> {
                 return Ok(summary);
             }
             Err((_, why)) if replay.tries <= TRIES => return Err(why),
-            Err((_, why)) if beginning + 1 == BEGINNINGS => {
-                let tries = TRIES as u64 * BEGINNINGS;
-                return Err(NotLinearizable(format!("undecided after {tries} tries: {}", why.0)));
-            }
-            Err(_) => {
-                let mut rng = SmallRng::seed_from_u64(beginning);
-                replay.unknown.sort_by_cached_key(|_| rng.random::<u64>());
-            }
+            Err((_, why)) => farthest = why.0,
         }
+        let mut rng = SmallRng::seed_from_u64(order);
+        replay.unknown.sort_by_cached_key(|_| rng.random::<u64>());
     }
-    unreachable!("the last beginning has returned")
+    Err(NotLinearizable(format!("undecided after {TRIES} tries in each of {ORDERS} orders: {farthest}")))
 }
 
 fn puts(operations: &[KvOperation]) -> impl Iterator<Item = (&Bytes, &Bytes)> {
@@ -242,11 +240,11 @@ impl Replay<'_> {
         let mut farthest = (at, NotLinearizable(why));
         let mut tried: Vec<usize> = Vec::new();
         for index in 0..self.unknown.len() {
-            let Unknown { behind, made, used, .. } = &self.unknown[index];
-            let operations = self.unknown[index].operations();
+            let unknown = &self.unknown[index];
+            let operations = unknown.operations();
             let is_known = |other: &usize| self.unknown[*other].operations() == operations;
-            let is_elsewhere = made.is_some_and(|made| made != model.revision + 1);
-            if *used || *behind >= commit || is_elsewhere || tried.iter().any(is_known) {
+            let is_elsewhere = unknown.made.is_some_and(|made| made != model.revision + 1);
+            if unknown.used || unknown.behind >= commit || is_elsewhere || tried.iter().any(is_known) {
                 continue;
             }
             tried.push(index);
